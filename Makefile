@@ -1,0 +1,38 @@
+# `make demo` and `make test` set up everything themselves: Python 3.11 to 3.13 and make suffice.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: setup demo test lint test-slow wheel clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable ".[demo,dev]"
+	touch $(READY)
+
+demo: setup
+	$(BIN)/resnet-keras demo
+
+test: lint
+	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --doctest-modules resnet_keras --doctest-glob=README.md README.md
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
+
+wheel: setup
+	$(BIN)/python -m build
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,14 @@
+"""The public names in every doctest."""
+
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def public_names(request: pytest.FixtureRequest, doctest_namespace: dict[str, Any]) -> None:
+    """Puts what the examples call into their namespace."""
+    if request.node.__class__.__name__ == "DoctestItem":
+        import resnet_keras
+
+        doctest_namespace |= {name: getattr(resnet_keras, name) for name in resnet_keras.__all__}

@@ -1,0 +1,143 @@
+"""The layers that Keras lacks: pixels in, and a batch norm whose statistics can be fixed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from resnet_keras.specs import Record
+
+PACKAGE = "resnet_keras"
+PREPROCESS = "preprocess"
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Preprocess(keras.layers.Layer):
+    """Turns pixels in [0, 255] into what the weights expect, and says which weights these are.
+
+    The layer has no weights: mean and standard deviation come from the recipe of its record,
+    which is part of the layer's config and so of every saved model.
+
+    Args:
+        record: The `Record` of the weights that follow, or the dictionary it was saved as.
+        **kwargs: Those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, record: Record | dict[str, Any], **kwargs: Any) -> None:
+        super().__init__(trainable=False, **kwargs)
+        self.record = record if isinstance(record, Record) else Record.from_dict(record)
+
+    def call(self, images: Any) -> Any:
+        """Returns `(images - mean) / std`, `(batch, height, width, channels)`."""
+        recipe = self.record.recipe
+        scale = ops.convert_to_tensor([1 / std for std in recipe.std], self.compute_dtype)
+        offset = [-mean / std for mean, std in zip(recipe.mean, recipe.std, strict=True)]
+        return ops.cast(images, self.compute_dtype) * scale + ops.convert_to_tensor(
+            offset, self.compute_dtype
+        )
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the config that rebuilds this layer."""
+        config = super().get_config()
+        del config["trainable"]
+        return {**config, "record": self.record.to_dict()}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch norm that can fix its statistics while gamma and beta train, and runs fused.
+
+    `fit` hands `training=True` to every layer of a Functional model, so calling a layer with
+    `training=False` does not hold its statistics still; `fixed_statistics` does.
+
+    On TensorFlow, 4-D features with channels last go through the fused kernel; everything
+    else takes Keras's own path, with the same outputs, gradients and moving statistics.
+
+    Args:
+        fixed_statistics: Whether the moving statistics are used, and kept, in training too.
+        **kwargs: Those of `keras.layers.BatchNormalization`.
+    """
+
+    def __init__(self, *, fixed_statistics: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.fixed_statistics = fixed_statistics
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Returns the normalised features, of the shape of the input."""
+        training = bool(training and self.trainable and not self.fixed_statistics)
+        if self._can_fuse(inputs, mask):
+            return self._call_fused(inputs, training)
+        return super().call(inputs, training=training, mask=mask)
+
+    def _can_fuse(self, inputs: Any, mask: Any) -> bool:
+        return (
+            keras.backend.backend() == "tensorflow"
+            and mask is None
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and self.scale
+            and self.center
+            and not self.renorm
+            and not self.synchronized
+            and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
+        )
+
+    def _call_fused(self, inputs: Any, training: bool) -> Any:
+        from tensorflow import raw_ops
+
+        statistics = ([], []) if training else (self.moving_mean, self.moving_variance)
+        outputs, mean, variance, *_ = raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ops.convert_to_tensor(self.gamma),
+            offset=ops.convert_to_tensor(self.beta),
+            mean=ops.convert_to_tensor(statistics[0], "float32"),
+            variance=ops.convert_to_tensor(statistics[1], "float32"),
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            self._move_statistics(mean, self._biased(variance, inputs))
+        return outputs
+
+    def _biased(self, variance: Any, inputs: Any) -> Any:
+        # The kernel returns the variance over N - 1, Keras keeps the one over N.
+        count = ops.cast(ops.prod(ops.shape(inputs)[:3]), "float32")
+        return variance * (count - 1) / count
+
+    def _move_statistics(self, mean: Any, variance: Any) -> None:
+        keep = self.momentum
+        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
+        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the config that rebuilds this layer."""
+        return {**super().get_config(), "fixed_statistics": self.fixed_statistics}
+
+
+def record_of(model: keras.Model) -> Record:
+    """Returns the record that the model carries in its `preprocess` layer.
+
+    Raises:
+        ValueError: If the model was not made by this package.
+    """
+    for layer in model.layers:
+        if isinstance(layer, Preprocess):
+            return layer.record
+    raise ValueError(
+        "The model must come from `build_resnet`, which says how its pixels are prepared. "
+        f"Received: model={model.name!r} without a `{PREPROCESS}` layer"
+    )
+
+
+def set_record(model: keras.Model, record: Record) -> None:
+    """Makes the model carry another record; what was compiled is traced anew on its next use."""
+    for layer in model.layers:
+        if isinstance(layer, Preprocess):
+            layer.record = record
+    model.train_function = model.test_function = model.predict_function = None

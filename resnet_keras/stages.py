@@ -1,0 +1,241 @@
+"""Stage boundaries: freezing, unfreezing, cutting the graph, and the table of stages."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any, Literal, get_args
+
+import keras
+
+from resnet_keras.layers import BatchNorm, record_of
+
+Boundary = Literal["stem", "stage1", "stage2", "stage3", "stage4", "pool"]
+Start = Literal["all", "stage1", "stage2", "stage3", "stage4", "head"]
+BatchNormMode = Literal["frozen", "affine", "train"]
+
+BOUNDARIES: tuple[str, ...] = get_args(Boundary)
+STARTS: tuple[str, ...] = get_args(Start)
+PARTS = (*BOUNDARIES[:-1], "head")
+_PART = re.compile(r"stage\d")
+
+
+def part_of(layer: keras.layers.Layer) -> str:
+    """Returns the part that a layer belongs to, by its name: "stem", "stage1" to "head"."""
+    if stage := _PART.match(layer.name):
+        return stage.group()
+    return "head" if layer.name.startswith(("head_", "logits")) else "stem"
+
+
+def freeze(
+    model: keras.Model, through: Boundary = "stage4", batch_norm: BatchNormMode = "frozen"
+) -> None:
+    """Freezes everything up to and including a stage; what follows is left as it is.
+
+    Compile the model again afterwards: Keras ignores a change of trainability until then, so a
+    model that was compiled asks for it.
+
+    Args:
+        model: A model of `build_resnet`.
+        through: The last part that is frozen; "pool" freezes all but the head.
+        batch_norm: What happens to batch norm inside what is frozen: "frozen" (nothing moves),
+            "affine" (gamma and beta train, the statistics stay) or "train" (all of it moves).
+
+    Raises:
+        ValueError: If the stage or the mode is unknown.
+
+    Example:
+        >>> model = build_resnet(18, num_classes=5, width=0.25)
+        >>> freeze(model, through="stage4")
+        >>> [variable.path for variable in model.trainable_variables]
+        ['logits/kernel', 'logits/bias']
+    """
+    _check("through", through, BOUNDARIES)
+    frozen = PARTS[: PARTS.index("stage4" if through == "pool" else through) + 1]
+    _set_trainable(model, frozen, trainable=False, batch_norm=batch_norm)
+
+
+def unfreeze(
+    model: keras.Model, start: Start = "stage4", batch_norm: BatchNormMode = "train"
+) -> None:
+    """Makes everything from a stage on trainable; what comes before is left as it is.
+
+    Compile the model again afterwards, see `freeze`.
+
+    Args:
+        model: A model of `build_resnet`.
+        start: The first part that trains: "all", "stage1" to "stage4", or "head".
+        batch_norm: What happens to batch norm inside what trains: "train", "affine" (gamma and
+            beta train, the statistics stay) or "frozen" (nothing moves).
+
+    Raises:
+        ValueError: If the stage or the mode is unknown.
+
+    Example:
+        >>> model = build_resnet(18, num_classes=5, width=0.25)
+        >>> freeze(model)
+        >>> unfreeze(model, start="stage4", batch_norm="affine")
+    """
+    _check("start", start, STARTS)
+    trained = PARTS if start == "all" else PARTS[PARTS.index(start) :]
+    _set_trainable(model, trained, trainable=True, batch_norm=batch_norm)
+
+
+def _check(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {list(choices)}. Received: {name}={value!r}")
+
+
+def _set_trainable(
+    model: keras.Model, parts: tuple[str, ...], *, trainable: bool, batch_norm: str
+) -> None:
+    _check("batch_norm", batch_norm, get_args(BatchNormMode))
+    if not model.trainable:
+        # A model that is frozen as a whole hides the settings of its layers.
+        model.trainable = True
+        for layer in model.layers:
+            layer.trainable = False
+    for layer in model.layers:
+        if part_of(layer) not in parts:
+            continue
+        if isinstance(layer, BatchNorm):
+            layer.trainable = batch_norm != "frozen"
+            layer.fixed_statistics = batch_norm == "affine"
+        else:
+            layer.trainable = trainable
+    # Keras would go on with the old setting without a word; not being compiled, it asks.
+    model.compiled = False
+
+
+def boundary_layer(model: keras.Model, boundary: Boundary) -> keras.layers.Layer:
+    """Returns the layer whose output is the boundary: the last one of that part.
+
+    Raises:
+        ValueError: If the boundary is unknown, or the model has no such part.
+    """
+    _check("boundary", boundary, BOUNDARIES)
+    ends = {"stem": r"stem_pool", "pool": r"head_pool"}
+    pattern = re.compile(ends.get(boundary, rf"{boundary}_block\d+_out"))
+    found = [layer for layer in model.layers if pattern.fullmatch(layer.name)]
+    if not found:
+        raise ValueError(
+            f"The model must contain the boundary it is cut at. Received: boundary={boundary!r} "
+            f"for the model {model.name!r}, which has no such layer"
+        )
+    return found[-1]
+
+
+def split_at(model: keras.Model, boundary: Boundary) -> tuple[keras.Model, keras.Model]:
+    """Cuts the model behind a stage: pixels to features, and features to what it returns.
+
+    Both parts share their layers, and so their weights, with the model.
+
+    Args:
+        model: A model of `build_resnet`.
+        boundary: The last part of the first model: "stem", "stage1" to "stage4", or "pool".
+
+    Returns:
+        Two flat Functional models; the second takes what the first returns.
+
+    Raises:
+        ValueError: If the boundary is unknown, or the model has no such part.
+
+    Example:
+        >>> model = build_resnet(18, num_classes=5, width=0.25)
+        >>> first, second = split_at(model, "stage3")
+        >>> first.output.shape, second.output.shape
+        ((None, None, None, 64), (None, 5))
+    """
+    cut = boundary_layer(model, boundary).output
+    if cut is model.output:
+        raise ValueError(
+            f"The model must go on behind the boundary. Received: boundary={boundary!r}, which "
+            f"is the output of the model {model.name!r}"
+        )
+    first = keras.Model(model.input, cut, name=f"{model.name}_through_{boundary}")
+    second = keras.Model(cut, model.output, name=f"{model.name}_after_{boundary}")
+    return first, second
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRow:
+    """One line of `stage_summary`.
+
+    Args:
+        stage: Name of the part.
+        stride: Pixels of the picture per step of the output, 0 where there is no map left.
+        shape: Shape of the output for one picture.
+        parameters: Number of weights, moving statistics included.
+        macs: Multiply-adds of the convolutions and the dense layer for one picture.
+        state: "frozen", "trainable", or "part" where only some of it trains.
+    """
+
+    stage: str
+    stride: int
+    shape: tuple[int, ...]
+    parameters: int
+    macs: int
+    state: str
+
+
+class StageSummary(list[StageRow]):
+    """The rows of `stage_summary`; printing it shows the table."""
+
+    def __str__(self) -> str:
+        lines = [f"{'stage':8}{'stride':>7}{'shape':>16}{'parameters':>13}{'MACs':>15}  state"]
+        for row in self:
+            shape = " x ".join(map(str, row.shape))
+            stride = str(row.stride) if row.stride else "-"
+            size = f"{row.parameters:>13,}{row.macs:>15,}"
+            lines.append(f"{row.stage:8}{stride:>7}{shape:>16}{size}  {row.state}")
+        total = f"{sum(row.parameters for row in self):>13,}{sum(row.macs for row in self):>15,}"
+        trained = sum(row.state != "frozen" for row in self)
+        lines.append(f"{'total':8}{'':>7}{'':>16}{total}  {trained} of {len(self)} parts train")
+        return "\n".join(lines)
+
+
+def stage_summary(model: keras.Model, image_size: int | None = None) -> StageSummary:
+    """Returns stage, output stride, shape, parameters, multiply-adds and state, a row a part.
+
+    Args:
+        model: A model of `build_resnet`.
+        image_size: Side of the picture, in pixels; that of the model's input or recipe if None.
+
+    Returns:
+        The rows; `print` shows them as a table.
+
+    Example:
+        >>> model = build_resnet(18, num_classes=1000)
+        >>> summary = stage_summary(model, 224)
+        >>> print(f"{sum(row.macs for row in summary):,}")
+        1,814,073,344
+    """
+    size = image_size or model.input.shape[1] or record_of(model).recipe.image_size
+    weighted = [layer for layer in model.layers if part_of(layer) in PARTS]
+    probe = keras.Model(model.input, [layer.output for layer in weighted])
+    picture = keras.KerasTensor((1, size, size, model.input.shape[-1]))
+    shapes = [tensor.shape for tensor in probe.compute_output_spec(picture)]
+    parts: dict[str, list[tuple[Any, tuple[int, ...]]]] = {}
+    for layer, shape in zip(weighted, shapes, strict=True):
+        parts.setdefault(part_of(layer), []).append((layer, shape))
+    return StageSummary(_row(part, layers, size) for part, layers in parts.items())
+
+
+def _row(part: str, layers: list[tuple[Any, tuple[int, ...]]], size: int) -> StageRow:
+    *_, (_, last) = layers
+    trains = {layer.trainable for layer, _ in layers if layer.weights}
+    return StageRow(
+        stage=part,
+        stride=round(size / last[1]) if len(last) == 4 else 0,
+        shape=tuple(last[1:]),
+        parameters=sum(layer.count_params() for layer, _ in layers),
+        macs=sum(_macs(layer, shape) for layer, shape in layers),
+        state={(True,): "trainable", (False,): "frozen"}.get(tuple(trains), "part"),
+    )
+
+
+def _macs(layer: Any, shape: tuple[int, ...]) -> int:
+    if not isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+        return 0
+    return math.prod(layer.kernel.shape) * math.prod(shape[1:-1])
