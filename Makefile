@@ -20,7 +20,7 @@ demo: setup
 test: lint
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --doctest-modules resnet_keras --doctest-glob=README.md README.md
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+	IMAGE_SIZE=64 EPOCHS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Short programs over the public names of `resnet_keras`; not part of the package."""

@@ -1,0 +1,60 @@
+"""What several commands share: their options, quiet imports, JSON on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from typer import Argument, Option
+
+Flips = Literal["none", "horizontal", "vertical", "both"]
+OnBadImage = Literal["error", "skip"]
+
+Json = Annotated[bool, Option("--json", help="Print JSON on standard output.")]
+Source = Annotated[
+    str,
+    Argument(
+        help="Folder with one sub-folder a class, or with train/, val/ and test/; or tfds:NAME.",
+        show_default=False,
+    ),
+]
+RunDir = Annotated[Path, Argument(help="Run folder of a fine-tuned network.", show_default=False)]
+BatchSize = Annotated[int, Option(min=1, help="Pictures a step.")]
+FlipsOption = Annotated[Flips, Option(help="Flips whose probabilities are averaged.")]
+OnBad = Annotated[
+    OnBadImage, Option(help="What a picture that cannot be read does: stop, or be left out.")
+]
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps away what TensorFlow's C++ side prints before its log level counts."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and Keras without their greetings."""
+    with _silent_stderr():
+        import keras
+        import tensorflow as tf
+
+        tf.constant(0)  # the devices are looked for now, and the messages about them come now
+        keras.backend.clear_session()
+
+
+def print_json(values: Any) -> None:
+    """Prints JSON on standard output."""
+    sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,142 @@
+"""`resnet-keras finetune`: from a folder of pictures to a run folder with a served model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Option, echo
+
+from resnet_keras.cli.common import BatchSize, Flips, FlipsOption, OnBad, Source, import_tensorflow
+from resnet_keras.cli.results import finish
+
+Stage = Literal["stage4", "stage3", "stage2", "stage1", "all"]
+TRAINING, PICTURES, RUN = "Training", "Pictures", "Run"
+
+
+def finetune(
+    source: Source,
+    weights: Annotated[
+        str, Option(help="Name in `weights list`, a .safetensors or .onnx file, or a run folder.")
+    ] = "open_nsfw",
+    run_dir: Annotated[
+        Path | None,
+        Option(help="Run folder.  [default: runs/NAME of the pictures]", rich_help_panel=RUN),
+    ] = None,
+    head_epochs: Annotated[
+        int, Option(min=0, help="Epochs in which the head alone trains.", rich_help_panel=TRAINING)
+    ] = 5,
+    epochs: Annotated[
+        int, Option(min=0, help="Epochs of --start and the head.", rich_help_panel=TRAINING)
+    ] = 10,
+    start: Annotated[
+        Stage, Option(help="First stage that trains after the head.", rich_help_panel=TRAINING)
+    ] = "stage4",
+    optimizer: Annotated[Literal["adamw", "sgd"], Option(rich_help_panel=TRAINING)] = "adamw",
+    learning_rate: Annotated[
+        float | None,
+        Option(
+            min=0.0, help="Peak for --start.  [default: by optimizer]", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    weight_decay: Annotated[float, Option(min=0.0, rich_help_panel=TRAINING)] = 1e-4,
+    batch_norm: Annotated[
+        Literal["frozen", "affine", "train"],
+        Option(help="Batch norm in the stages that train.", rich_help_panel=TRAINING),
+    ] = "frozen",
+    label_smoothing: Annotated[float, Option(min=0.0, max=0.99, rich_help_panel=TRAINING)] = 0.0,
+    flip: Annotated[
+        Flips, Option(help="Flips that leave the class as it is.", rich_help_panel=TRAINING)
+    ] = "horizontal",
+    monitor: Annotated[
+        Literal["accuracy", "balanced_accuracy", "f1", "loss"],
+        Option(help="What decides which epoch is the best.", rich_help_panel=TRAINING),
+    ] = "accuracy",
+    image_size: Annotated[
+        int | None,
+        Option(min=32, help="In pixels.  [default: that of the weights]", rich_help_panel=PICTURES),
+    ] = None,
+    batch_size: BatchSize = 32,
+    validation: Annotated[
+        float, Option(min=0.0, max=0.9, help="Share split off.", rich_help_panel=PICTURES)
+    ] = 0.15,
+    test: Annotated[
+        float, Option(min=0.0, max=0.9, help="Share split off.", rich_help_panel=PICTURES)
+    ] = 0.15,
+    on_bad_image: OnBad = "error",
+    cache: Annotated[
+        Literal["auto", "memory", "disk", "none"],
+        Option(help="Where activations of the frozen part are kept.", rich_help_panel=RUN),
+    ] = "auto",
+    views: Annotated[
+        int | None,
+        Option(
+            min=1, help="Cached versions of a picture.  [default: one a flip]", rich_help_panel=RUN
+        ),
+    ] = None,
+    flips: FlipsOption = "none",
+    seed: Annotated[int, Option(min=0, rich_help_panel=RUN)] = 0,
+    resume: Annotated[
+        bool, Option("--resume", help="Go on with the run in the folder.", rich_help_panel=RUN)
+    ] = False,
+    force: Annotated[
+        bool, Option("--force", help="Delete the run in the folder first.", rich_help_panel=RUN)
+    ] = False,
+    export: Annotated[
+        bool, Option(help="Write a SavedModel into the run folder.", rich_help_panel=RUN)
+    ] = True,
+) -> None:
+    """Fine-tunes pretrained weights on your pictures: the head first, then the last stages.
+
+    Example: resnet-keras finetune photos/ --epochs 10 --on-bad-image skip
+    """
+    import_tensorflow()
+    import keras
+
+    from resnet_keras import Augmentation, Phase, build_resnet, fine_tune, load_images
+    from resnet_keras.weights import read_weights
+
+    keras.utils.set_random_seed(seed)
+    read = read_weights(weights)
+    data = load_images(
+        source,
+        recipe=read.record.recipe,
+        image_size=image_size,
+        batch_size=batch_size,
+        validation=validation,
+        test=test,
+        seed=seed,
+        on_bad_image=on_bad_image,
+    )
+    echo(str(data.report))
+    common = {
+        "optimizer": optimizer,
+        "weight_decay": weight_decay,
+        "label_smoothing": label_smoothing,
+    }
+    head = Phase("head", epochs=max(1, head_epochs), **common)
+    stages = Phase(
+        start, epochs=max(1, epochs), learning_rate=learning_rate, batch_norm=batch_norm, **common
+    )
+    phases = [phase for phase, on in ((head, head_epochs), (stages, epochs)) if on]
+    folder = run_dir or Path("runs") / default_name(source)
+    result = fine_tune(
+        build_resnet(weights=read, num_classes=len(data.class_names)),
+        data,
+        run_dir=folder,
+        phases=phases,
+        augmentation=Augmentation(flip=flip),
+        cache=None if cache == "none" else cache,
+        views=views,
+        monitor=monitor,
+        flips=flips,
+        seed=seed,
+        resume=resume,
+        force=force,
+    )
+    finish(result, data, export=export)
+
+
+def default_name(source: str) -> str:
+    """Returns the name of a run over these pictures."""
+    return source.removeprefix("tfds:").rstrip("/").replace("\\", "/").split("/")[-1] or "run"

@@ -1,0 +1,61 @@
+"""The end of a run: evaluations, the best model, the report and the manifest."""
+
+from __future__ import annotations
+
+import shutil
+
+from resnet_keras.evaluation import Evaluation, evaluate, write_report
+from resnet_keras.layers import record_of
+from resnet_keras.training import runs
+from resnet_keras.training.run import CACHE_FOLDER, Run
+
+MODEL_FILE = "model.keras"
+METRICS_JSON = "metrics.json"
+
+
+def finish_run(run: Run, *, flips: str) -> tuple[Evaluation | None, Evaluation | None]:
+    """Evaluates the model and writes what the run folder promises.
+
+    Returns:
+        The evaluations of the validation part and of the test part; None for a missing part.
+    """
+    parts = (run.data.val, run.data.test)
+    found = [evaluate(run.model, part, flips=flips) if part else None for part in parts]
+    validation, test = found
+    with runs.atomic_path(run.folder / MODEL_FILE) as temporary:
+        run.model.save(temporary)
+    metrics = {
+        "validation": validation.to_dict() if validation else None,
+        "test": test.to_dict() if test else None,
+        "best_epoch": run.progress.best,
+        "seconds": sum(float(row["seconds"]) for row in run.progress.history),
+    }
+    runs.write_json(run.folder / METRICS_JSON, metrics)
+    _report(run, test or validation)
+    shutil.rmtree(run.folder / CACHE_FOLDER, ignore_errors=True)
+    runs.write_manifest(run.folder)
+    return validation, test
+
+
+def _report(run: Run, evaluation: Evaluation | None) -> None:
+    record, data = record_of(run.model), run.data
+    facts = {
+        "Weights": record.source,
+        "Licence of the weights": record.licence or "not stated",
+        "Network": f"ResNet-{record.spec.depth} {record.spec.variant}, width {record.spec.width:g}",
+        "Pictures": f"{len(data.train)} for training, {data.recipe.image_size} pixels",
+        "Data fingerprint": data.fingerprint,
+        "Phases": ", ".join(
+            f"{plan.phase.start} {plan.phase.epochs}" for plan in run.settings.plans
+        ),
+        "Seed": str(run.settings.seed),
+    }
+    write_report(
+        run.folder,
+        evaluation=evaluation,
+        history=run.progress.history,
+        data_report=data.report,
+        images=data.test or data.val,
+        title=run.folder.name,
+        facts=facts,
+    )

@@ -1,0 +1,167 @@
+"""`fine_tune`: phase after phase, from pictures or from cached activations, into a run folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import keras
+
+from resnet_keras.data import Augmentation, ImageData
+from resnet_keras.evaluation import Evaluation
+from resnet_keras.layers import record_of, set_record
+from resnet_keras.training import runs
+from resnet_keras.training.callbacks import MONITORS
+from resnet_keras.training.display import Display
+from resnet_keras.training.finish import finish_run
+from resnet_keras.training.optimizers import Phase
+from resnet_keras.training.plan import CacheMode, plan_phases
+from resnet_keras.training.run import Run, Settings
+from resnet_keras.training.signals import stop_requests
+from resnet_keras.training.state import Row
+
+DEFAULT_PHASES = (Phase("head", epochs=5), Phase("stage4", epochs=10))
+FLIPS = {"none": 1, "horizontal": 2, "vertical": 2, "both": 4}
+Flips = Literal["none", "horizontal", "vertical", "both"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FineTuneResult:
+    """What a run ended with.
+
+    Args:
+        model: The network with the best weights of the run.
+        run_dir: The run folder.
+        history: One row for each epoch of each phase.
+        validation: Evaluation of the validation part; None if there is none.
+        test: Evaluation of the test part; None if there is none.
+    """
+
+    model: keras.Model
+    run_dir: Path
+    history: list[Row]
+    validation: Evaluation | None
+    test: Evaluation | None
+
+
+def fine_tune(
+    model: keras.Model,
+    data: ImageData,
+    *,
+    run_dir: str | Path,
+    phases: Sequence[Phase] = DEFAULT_PHASES,
+    augmentation: Augmentation | None = None,
+    cache: CacheMode | None = "auto",
+    views: int | None = None,
+    monitor: Literal["accuracy", "balanced_accuracy", "f1", "loss"] = "accuracy",
+    flips: Flips = "none",
+    seed: int = 0,
+    resume: bool = False,
+    force: bool = False,
+    quiet: bool = False,
+) -> FineTuneResult:
+    """Trains a model on one's own pictures, phase after phase, and keeps all of it in a folder.
+
+    In each phase everything before `Phase.start` is frozen to the bit. Where that is most of
+    the network, its activations are computed once, for `views` versions of each picture, and
+    the rest trains from them; otherwise each step sees freshly augmented pictures.
+
+    The model ends with the weights of the epoch with the best `monitor` on the validation part,
+    or with the last ones if there is no such part. Killed at any moment, the run can be resumed
+    and ends with the same bits on CPU.
+
+    Args:
+        model: A model of `build_resnet` with one logit for each class of the data.
+        data: What `load_images` returned.
+        run_dir: The run folder; must be new or empty, or hold a run to resume.
+        phases: What trains when, in this order.
+        augmentation: How pictures are varied; None for horizontal flips alone.
+        cache: Where activations are kept: "memory", "disk" (memory-mapped in the run folder),
+            "auto" (where they fit, if they save at least half of the work), or None.
+        views: Versions of each cached picture; None for one per flip of the augmentation.
+        monitor: Metric of the validation part that decides which epoch is the best.
+        flips: Flips whose probabilities are averaged in the final evaluations.
+        seed: Of order, augmentation and dropout.
+        resume: Whether a run that is in the folder goes on; a finished one is only evaluated.
+        force: Whether a run that is in the folder is deleted first.
+        quiet: Whether nothing is shown meanwhile.
+
+    Returns:
+        The model, the history, and the evaluations of the validation and test parts.
+
+    Raises:
+        ValueError: If an argument is out of range or the classes do not match.
+        RunError: If the run folder cannot be used or written.
+        DivergedError: If the loss is no longer finite; the last good checkpoint stays.
+
+    Example:
+        >>> result = fine_tune(  # doctest: +SKIP
+        ...     build_resnet(50, weights="open_nsfw", num_classes=3),
+        ...     load_images("photos/"),
+        ...     run_dir="runs/photos",
+        ... )
+    """
+    augmentation = augmentation or Augmentation()
+    views = FLIPS[augmentation.flip] if views is None else views
+    _check(model, data, phases, views=views, monitor=monitor)
+    folder = Path(run_dir)
+    before = record_of(model)
+    _adopt(model, data, folder.name)
+    plans = plan_phases(model, data, phases, views=views, cache=cache, folder=folder)
+    config = {
+        "weights": before.to_dict(),
+        "data": {"fingerprint": data.fingerprint, "classes": list(data.class_names)},
+        "recipe": record_of(model).recipe.to_dict(),
+        "batch_size": data.train.batch_size,
+        "phases": [dataclasses.asdict(phase) for phase in phases],
+        "augmentation": dataclasses.asdict(augmentation),
+        "views": views,
+        "cached": [plan.cache is not None for plan in plans],
+        "monitor": monitor,
+        "flips": flips,
+        "seed": seed,
+    }
+    runs.open_run(folder, config, resume=resume, force=force)
+    runs.write_json(folder / "environment.json", runs.environment(seed, data.fingerprint))
+    settings = Settings(plans, augmentation, views=views, monitor=monitor, seed=seed)
+    with stop_requests() as stop:
+        run = Run(model, data, settings, folder=folder, display=Display(quiet=quiet), stop=stop)
+        run.train()
+        evaluations = finish_run(run, flips=flips)
+    return FineTuneResult(model, folder, run.progress.history, *evaluations)
+
+
+def _check(
+    model: keras.Model, data: ImageData, phases: Sequence[Phase], *, views: int, monitor: str
+) -> None:
+    logits = model.output.shape[-1]
+    if not any(layer.name == "logits" for layer in model.layers) or logits != len(data.class_names):
+        raise ValueError(
+            f"The model must have one logit for each of the {len(data.class_names)} classes "
+            f"{list(data.class_names)[:10]}: build it with num_classes={len(data.class_names)}. "
+            f"Received: a model with the output {tuple(model.output.shape)}"
+        )
+    if not phases:
+        raise ValueError("`phases` must name at least one phase. Received: an empty sequence")
+    if views < 1:
+        raise ValueError(f"`views` must be at least 1. Received: views={views}")
+    if monitor not in MONITORS:
+        raise ValueError(f"`monitor` must be one of {MONITORS}. Received: monitor={monitor!r}")
+
+
+def _adopt(model: keras.Model, data: ImageData, name: str) -> None:
+    """Gives the model the classes and the geometry of its new pictures; mean and std stay."""
+    record, geometry = record_of(model), data.recipe
+    recipe = dataclasses.replace(
+        record.recipe,
+        image_size=geometry.image_size,
+        crop=geometry.crop,
+        interpolation=geometry.interpolation,
+    )
+    source = f"{record.name} ({record.source}), fine-tuned in the run {name}"
+    record = dataclasses.replace(
+        record, recipe=recipe, class_names=data.class_names, name=name, source=source
+    )
+    set_record(model, record)

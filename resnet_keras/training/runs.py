@@ -1,0 +1,161 @@
+"""The run folder: what a run was made of, and files that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from resnet_keras.errors import RunError
+
+CONFIG = "config.yaml"
+MANIFEST = "manifest.json"
+PACKAGES = ("resnet_keras", "tensorflow", "keras", "numpy", "pillow", "safetensors", "scikit-learn")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary name in the same folder that becomes `path` if all goes well.
+
+    Raises:
+        RunError: If the file cannot be written, on a full disk for instance; whatever was at
+            `path` before stays as it was.
+    """
+    # The ending stays at the end: Keras chooses the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(
+            f"The file {path} could not be written ({error.strerror or error}): free some space "
+            "or choose another folder, then resume the run; what was there before is unchanged."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the rows as CSV, whole or not at all; a column for every key of any row."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, buffer.getvalue())
+
+
+def open_run(folder: Path, config: dict[str, Any], *, resume: bool, force: bool) -> None:
+    """Makes the run folder, or checks that the one which is there is the same run.
+
+    Raises:
+        RunError: If a run is there and neither `resume` nor `force` says what to do with it, if
+            it was made with another config, or if the folder cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"The run folder must be a folder, but {folder} is a file: choose another.")
+    known = folder / CONFIG
+    if force and known.exists():
+        _remove_run(folder)
+    if known.exists():
+        if not resume:
+            raise RunError(
+                f"The folder {folder} already holds a run: resume it, choose another folder, or "
+                "force a new run, which deletes the old one."
+            )
+        _check_same(folder, read_config(folder), config)
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(
+            f"The folder {folder} holds other files but no run ({CONFIG} is missing): choose an "
+            "empty or a new folder."
+        )
+    write_text(known, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Returns the config of a run.
+
+    Raises:
+        RunError: If the folder holds no readable config.
+    """
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"The folder {folder} is no run: it has no {CONFIG}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise RunError(f"The file {folder / CONFIG} cannot be read: {error}.") from error
+    if not isinstance(config, dict):
+        raise RunError(f"The file {folder / CONFIG} must hold a mapping of settings.")
+    return config
+
+
+def _remove_run(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _check_same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    # What YAML gives back is compared with what YAML would give back: tuples are lists there.
+    new = yaml.safe_load(yaml.safe_dump(new))
+    for name in {**old, **new}:
+        if old.get(name) != new.get(name):
+            raise RunError(
+                f"The run in {folder} can only be resumed with the settings it began with: "
+                f"{name} was {old.get(name)!r}, now it is {new.get(name)!r}."
+            )
+
+
+def environment(seed: int, fingerprint: str) -> dict[str, Any]:
+    """Returns what is needed to repeat a run besides its config."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "packages": versions,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS",)},
+        "seed": seed,
+        "data_fingerprint": fingerprint,
+    }
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes `manifest.json`: the SHA-256 of every file of the run but itself."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            name = path.relative_to(folder).as_posix()
+            digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    write_json(folder / MANIFEST, digests)

@@ -1,0 +1,245 @@
+"""Fine-tuning: what moves, what stays, the cache against the live network, and the run folder."""
+
+import csv
+import hashlib
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from resnet_keras.builder import build_resnet
+from resnet_keras.data import Augmentation, load_images
+from resnet_keras.errors import DivergedError, RunError
+from resnet_keras.layers import record_of
+from resnet_keras.specs import Recipe
+from resnet_keras.stages import PARTS, part_of
+from resnet_keras.training import Phase, fine_tune
+from resnet_keras.weights import read_weights
+from tests.pictures import make_arrays, make_tree
+
+STILL = Augmentation(flip="none")
+
+
+@pytest.fixture(scope="module")
+def data():
+    pictures, labels = make_arrays(3, count=12, size=32)
+    recipe = Recipe(image_size=32, crop=1.0)
+    return load_images(
+        pictures, labels=labels, recipe=recipe, batch_size=7, validation=0.25, test=0.25
+    )
+
+
+def build(**arguments):
+    keras.utils.set_random_seed(1)
+    # Gammas of 0 would stop the gradients of their branches in the first step.
+    arguments = {"num_classes": 3, "width": 0.125, "zero_init_residual": False} | arguments
+    return build_resnet(18, **arguments)
+
+
+def tensors(model):
+    return {
+        (layer.name, weight.name): np.copy(weight)
+        for layer in model.layers
+        for weight in layer.weights
+    }
+
+
+@pytest.mark.parametrize(
+    ("start", "batch_norm", "cache"),
+    [
+        ("head", "frozen", "memory"),
+        ("stage4", "train", "memory"),
+        ("stage4", "affine", None),
+        ("stage2", "frozen", None),
+    ],
+)
+def test_frozen_weights_stay_to_the_bit_and_all_others_move(
+    data, tmp_path, start, batch_norm, cache
+):
+    model = build()
+    before = tensors(model)
+    phase = Phase(start, epochs=1, batch_norm=batch_norm, learning_rate=0.01, warmup=0.0)
+    fine_tune(
+        model, data, run_dir=tmp_path / "run", phases=[phase], cache=cache, quiet=True,
+        augmentation=STILL,
+    )  # fmt: skip
+    after = tensors(model)
+    moved = {name for name, value in before.items() if not np.array_equal(value, after[name])}
+    trained = PARTS[PARTS.index(start) :]
+    still = {"frozen": {"gamma", "beta"}, "affine": set(), "train": set()}[batch_norm]
+    still |= set() if batch_norm == "train" else {"moving_mean", "moving_variance"}
+    parts = {layer.name: part_of(layer) for layer in model.layers}
+    assert moved == {
+        (layer, weight) for layer, weight in before if parts[layer] in trained and weight not in still
+    }
+
+
+def losses(data, folder, cache, **arguments):
+    arguments = {"augmentation": STILL, "quiet": True} | arguments
+    phases = [Phase("head", epochs=2), Phase("stage3", epochs=2, batch_norm="train")]
+    result = fine_tune(build(), data, run_dir=folder, phases=phases, cache=cache, **arguments)
+    return [row["loss"] for row in result.history], result
+
+
+def test_training_from_the_cache_has_the_losses_of_training_through_the_frozen_part(data, tmp_path):
+    live, _ = losses(data, tmp_path / "live", None)
+    memory, _ = losses(data, tmp_path / "memory", "memory")
+    disk, _ = losses(data, tmp_path / "disk", "disk")
+    assert memory == disk
+    np.testing.assert_allclose(memory, live, rtol=1e-5)
+    assert not (tmp_path / "disk" / "cache").exists()
+
+
+def test_one_epoch_of_the_head_follows_the_formula_of_gradient_descent(data, tmp_path):
+    """A second implementation of the step: softmax regression on pooled features, in numpy."""
+    model = build()
+    rate = 0.05
+    pool = keras.Model(model.input, model.get_layer("head_pool").output)
+    features = pool.predict(data.train.pictures(np.arange(len(data.train))), verbose=0)
+    features = features.astype(np.float64)
+    kernel, bias = (np.asarray(value, np.float64) for value in model.get_layer("logits").weights)
+    targets = np.eye(3)[data.train.labels]
+    expected = []
+    for _ in range(2):
+        logits = features @ kernel + bias
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        shares /= shares.sum(1, keepdims=True)
+        expected.append(-np.log((shares * targets).sum(1)).mean())
+        error = (shares - targets) / len(targets)
+        # The first step of Nesterov momentum 0.9 is 1 + 0.9 times the plain one.
+        kernel = kernel - 1.9 * rate * features.T @ error
+        bias = bias - 1.9 * rate * error.sum(0)
+    # One step an epoch, as all pictures are one batch.
+    whole = load_images(
+        data.train.pictures(np.arange(len(data.train))), labels=data.train.labels,
+        recipe=data.recipe, batch_size=1000, validation=0, test=0,
+    )  # fmt: skip
+    phase = Phase("head", epochs=2, optimizer="sgd", learning_rate=rate, weight_decay=0, warmup=0)
+    result = fine_tune(
+        model, whole, run_dir=tmp_path / "run", phases=[phase], augmentation=STILL, quiet=True
+    )
+    assert [row["loss"] for row in result.history] == pytest.approx(expected, rel=1e-5)
+
+
+def test_it_learns(data, tmp_path):
+    phases = [Phase("head", epochs=4, learning_rate=0.01), Phase("all", epochs=8, batch_norm="train")]
+    result = fine_tune(
+        build(), data, run_dir=tmp_path / "run", phases=phases, monitor="loss", quiet=True
+    )
+    assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
+    assert result.test.accuracy > 0.6  # 1/3 by chance
+
+
+def test_equal_seeds_give_equal_bits_and_others_do_not(data, tmp_path):
+    varied = Augmentation(flip="both", rotation=10, translation=0.1, brightness=0.1, contrast=0.1)
+    phases = [Phase("stage4", epochs=1), Phase("all", epochs=1, batch_norm="train")]
+
+    def train(name, seed):
+        model = build(dropout=0.3)
+        fine_tune(
+            model, data, run_dir=tmp_path / name, phases=phases, augmentation=varied, views=6,
+            seed=seed, quiet=True,
+        )  # fmt: skip
+        return tensors(model)
+
+    first, second, other = train("a", 0), train("b", 0), train("c", 1)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert not np.array_equal(first["logits", "kernel"], other["logits", "kernel"])
+
+
+def test_the_run_folder_holds_what_it_promises(data, tmp_path):
+    phases = [Phase("head", epochs=2), Phase("stage4", epochs=1)]
+    folder = tmp_path / "run"
+    result = fine_tune(build(), data, run_dir=folder, phases=phases, quiet=True)
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml", "environment.json", "metrics.csv", "metrics.json", "model.keras",
+        "report.html", "manifest.json", "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+    } <= names  # fmt: skip
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert set(manifest) == names - {"manifest.json"}
+    for name, digest in manifest.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [(row["phase"], row["epoch"]) for row in rows] == [
+        ("head", "1"), ("head", "2"), ("stage4", "1"),
+    ]  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test"]["accuracy"] == pytest.approx(result.test.accuracy)
+    assert json.loads((folder / "environment.json").read_text())["seed"] == 0
+    loaded = keras.models.load_model(folder / "model.keras")
+    pictures = data.test.pictures(np.arange(4))
+    np.testing.assert_array_equal(
+        loaded.predict(pictures, verbose=0), result.model.predict(pictures, verbose=0)
+    )
+    rebuilt = build_resnet(weights=folder)
+    np.testing.assert_array_equal(
+        rebuilt.predict(pictures, verbose=0), result.model.predict(pictures, verbose=0)
+    )
+    assert record_of(rebuilt).class_names == data.class_names
+
+
+def test_the_best_epoch_by_the_monitor_is_kept(data, tmp_path):
+    phase = Phase("stage4", epochs=6, learning_rate=0.05, batch_norm="train")
+    result = fine_tune(
+        build(), data, run_dir=tmp_path / "run", phases=[phase], monitor="loss", quiet=True
+    )
+    best = min(row["val_loss"] for row in result.history)
+    assert result.validation.loss == pytest.approx(best, rel=1e-4)
+
+
+def test_a_run_that_is_there_is_refused_resumed_or_replaced(data, tmp_path):
+    folder = tmp_path / "run"
+    phases = [Phase("head", epochs=1)]
+    first = fine_tune(build(), data, run_dir=folder, phases=phases, quiet=True)
+    with pytest.raises(RunError, match="already holds a run: resume it"):
+        fine_tune(build(), data, run_dir=folder, phases=phases, quiet=True)
+    with pytest.raises(RunError, match="only be resumed with the settings it began with: seed was 0"):
+        fine_tune(build(), data, run_dir=folder, phases=phases, seed=1, resume=True, quiet=True)
+    again = fine_tune(build(), data, run_dir=folder, phases=phases, resume=True, quiet=True)
+    assert again.test.to_dict() == first.test.to_dict()
+    assert again.history == first.history
+    fine_tune(build(), data, run_dir=folder, phases=phases, seed=1, force=True, quiet=True)
+    assert json.loads((folder / "environment.json").read_text())["seed"] == 1
+
+
+def test_force_does_not_delete_a_folder_that_is_no_run(data, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(RunError, match="holds other files but no run"):
+        fine_tune(build(), data, run_dir=tmp_path, phases=[Phase("head")], force=True, quiet=True)
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(data, tmp_path):
+    phases = [Phase("head", epochs=1), Phase("all", epochs=2, optimizer="sgd", learning_rate=1e30)]
+    folder = tmp_path / "run"
+    with pytest.raises(DivergedError, match=r"phase 'all', epoch \d, step \d \(pictures \d"):
+        fine_tune(build(), data, run_dir=folder, phases=phases, quiet=True)
+    kept = read_weights(folder)
+    assert all(np.isfinite(value).all() for value in kept.tensors.values())
+
+
+def test_a_model_with_another_number_of_classes_is_refused(data, tmp_path):
+    with pytest.raises(ValueError, match="one logit for each of the 3 classes.*num_classes=3"):
+        fine_tune(build(num_classes=4), data, run_dir=tmp_path / "run")
+    with pytest.raises(ValueError, match="one logit for each of the 3 classes"):
+        fine_tune(build(num_classes=None), data, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"start": "stage5"}, "`start` must be one of"),
+        ({"start": "head", "epochs": 0}, "`epochs` must be at least 1. Received: epochs=0"),
+        ({"start": "head", "learning_rate": -1.0}, "`learning_rate` must be positive"),
+        ({"start": "head", "warmup": 1.0}, r"`warmup` must lie in \[0, 1\)"),
+        ({"start": "head", "optimizer": "adam"}, "`optimizer` must be in"),
+        ({"start": "head", "batch_norm": "off"}, "`batch_norm` must be"),
+    ],
+)
+def test_a_wrong_phase_is_refused_at_once(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Phase(**arguments)
