@@ -1,0 +1,185 @@
+"""`load_images`: from any source to checked, split and decoded pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from resnet_keras.data.arrays import Labels, read_arrays
+from resnet_keras.data.check import Checked, Store
+from resnet_keras.data.decode import MAX_PIXELS
+from resnet_keras.data.folders import read_folder
+from resnet_keras.data.images import ImageData, Images
+from resnet_keras.data.listing import PARTS, Listing
+from resnet_keras.data.report import (
+    FIRST,
+    DataReport,
+    collect_changes,
+    count_classes,
+    count_notes,
+)
+from resnet_keras.data.split import class_counts, split_off
+from resnet_keras.errors import DataError
+from resnet_keras.specs import Recipe
+
+TFDS_PREFIX = "tfds:"
+OnBadImage = Literal["error", "skip"]
+
+
+def load_images(
+    source: str | Path | np.ndarray,
+    *,
+    labels: Labels | None = None,
+    recipe: Recipe | None = None,
+    image_size: int | None = None,
+    batch_size: int = 32,
+    validation: float = 0.15,
+    test: float = 0.15,
+    seed: int = 0,
+    on_bad_image: OnBadImage = "error",
+    max_pixels: int = MAX_PIXELS,
+) -> ImageData:
+    """Loads labelled pictures, checks every one of them, and splits them.
+
+    Every picture is decoded once before anything else happens, and kept in memory as far as
+    a quarter of the free memory goes; the others are decoded again whenever they are used.
+
+    Args:
+        source: A folder with one sub-folder a class; a folder with such trees in `train/`,
+            `val/` and `test/`; "tfds:NAME" or "tfds:NAME/CONFIG"; or pixels in [0, 255],
+            uint8 `(n, height, width, channels)`.
+        labels: Only with an array: class of each picture, `(n,)`, as integers from 0 or names.
+        recipe: How pictures are resized and cropped; best that of the weights.
+        image_size: Side of the square that the network sees, in pixels, if not the recipe's.
+        batch_size: Pictures a batch.
+        validation: Share to split off for validation where the source has no such part,
+            in [0, 1); 0 for none.
+        test: The same for the test part; both together below 1.
+        seed: Of the split, which depends on it and on the names alone.
+        on_bad_image: "error" to stop at pictures that cannot be read, with a list of them;
+            "skip" to go on without them, named in the report.
+        max_pixels: Pictures with more pixels are bad, and are not decoded.
+
+    Returns:
+        The parts, with class names, recipe and a report.
+
+    Raises:
+        DataError: If the source cannot be used; the sentence says why and what to do.
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> from resnet_keras.data import load_images
+        >>> pixels = np.zeros((20, 8, 8, 3), np.uint8)
+        >>> data = load_images(pixels, labels=["cat", "dog"] * 10, image_size=8)
+        >>> data.class_names, len(data.train), len(data.val), len(data.test)
+        (('cat', 'dog'), 14, 3, 3)
+    """
+    _check_arguments(batch_size, {"validation": validation, "test": test}, on_bad_image)
+    recipe = recipe or Recipe()
+    if image_size is not None:
+        recipe = dataclasses.replace(recipe, image_size=image_size)
+    listing = _list_source(source, labels)
+    store = Store(listing, recipe=recipe, max_pixels=max_pixels)
+    checked = store.check()
+    good = _good_rows(listing, checked, on_bad_image)
+    rows = _split(listing, good, {"val": validation, "test": test}, seed=seed)
+    parts: dict[str, Images | None] = {
+        part: Images(
+            labels=listing.labels[chosen],
+            names=tuple(listing.names[row] for row in chosen),
+            class_names=listing.class_names,
+            recipe=recipe,
+            batch_size=batch_size,
+            metadata={name: values[chosen] for name, values in listing.metadata.items()},
+            digests=tuple(checked[row].digest for row in chosen),
+            store=store,
+            rows=chosen,
+        )
+        for part, chosen in rows.items()
+    }
+    report = _report(listing, checked, rows)
+    train = parts["train"]
+    assert train is not None
+    return ImageData(train, parts.get("val"), parts.get("test"), report)
+
+
+def _check_arguments(batch_size: int, shares: Mapping[str, float], on_bad_image: str) -> None:
+    if batch_size < 1:
+        raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size!r}")
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={share!r}")
+    if sum(shares.values()) >= 1:
+        raise ValueError(f"`validation` and `test` must add up to less than 1. Received: {shares}")
+    if on_bad_image not in get_args(OnBadImage):
+        raise ValueError(
+            f"`on_bad_image` must be one of {list(get_args(OnBadImage))}. "
+            f"Received: on_bad_image={on_bad_image!r}"
+        )
+
+
+def _list_source(source: str | Path | np.ndarray, labels: Labels | None) -> Listing:
+    if isinstance(source, np.ndarray):
+        return read_arrays(source, labels)
+    if labels is not None:
+        raise ValueError(
+            f"`labels` goes with an array of pictures only. Received: source={source!r}"
+        )
+    if isinstance(source, str) and source.startswith(TFDS_PREFIX):
+        # TensorFlow Datasets takes half a second to import.
+        from resnet_keras.data.tfds_source import read_tfds
+
+        return read_tfds(source.removeprefix(TFDS_PREFIX))
+    return read_folder(Path(source))
+
+
+def _good_rows(listing: Listing, checked: list[Checked], on_bad_image: OnBadImage) -> np.ndarray:
+    bad = [row for row, result in enumerate(checked) if result.reason]
+    if bad and on_bad_image == "error":
+        first = "".join(f"\n  {listing.names[row]} {checked[row].reason}" for row in bad[:FIRST])
+        more = f"\n  and {len(bad) - FIRST:,} more" if len(bad) > FIRST else ""
+        raise DataError(
+            f"{len(bad):,} of {len(checked):,} pictures of {listing.source} cannot be used; mend "
+            f'or remove them, or leave them out with on_bad_image="skip":{first}{more}'
+        )
+    return np.setdiff1d(np.arange(len(checked)), bad)
+
+
+def _split(
+    listing: Listing, good: np.ndarray, shares: Mapping[str, float], *, seed: int
+) -> dict[str, np.ndarray]:
+    """Returns the rows of each part; what the source does not have is split off the training."""
+    train = good[listing.parts[good] == "train"]
+    sizes = np.bincount(listing.labels[train], minlength=len(listing.class_names)).tolist()
+    present = set(listing.parts.tolist())
+    missing = [part for part, share in shares.items() if share and part not in present]
+    counts = class_counts(sizes, [shares[part] for part in missing], listing.class_names)
+    names = [listing.names[row] for row in train]
+    drawn = split_off(names, listing.labels[train], counts, seed=seed)
+    rows = {part: good[listing.parts[good] == part] for part in PARTS if part in present}
+    rows |= {part: train[drawn == number] for number, part in enumerate(("train", *missing))}
+    for part, chosen in rows.items():
+        if not len(chosen):
+            raise DataError(f"The {part} part of {listing.source} has no picture that can be read.")
+    return {part: rows[part] for part in PARTS if part in rows}
+
+
+def _report(listing: Listing, checked: list[Checked], rows: Mapping[str, np.ndarray]) -> DataReport:
+    counts = {
+        part: count_classes(listing.labels[chosen], listing.class_names)
+        for part, chosen in rows.items()
+    }
+    named = list(zip(listing.names, checked, strict=True))
+    return DataReport(
+        source=listing.source,
+        counts=counts,
+        bad=tuple((name, result.reason) for name, result in named if result.reason),
+        ignored=listing.ignored,
+        changed=collect_changes((name, result.changes) for name, result in named),
+        notes=(*listing.notes, *count_notes(counts)),
+    )
