@@ -1,0 +1,172 @@
+"""Moving tensors between files and models: completely, by name, or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from resnet_keras.errors import WeightsError
+from resnet_keras.layers import record_of, set_record
+from resnet_keras.specs import Record, ResNetSpec
+from resnet_keras.weights.files import Weights, listed, write_tensors
+from resnet_keras.weights.sources import read_weights
+
+_HEAD = "logits"
+_STEM_KERNEL = "stem_conv/kernel"
+_logger = logging.getLogger("resnet_keras")
+
+
+def save_weights(model: keras.Model, path: str | Path) -> Path:
+    """Writes the weights of a model and its record to a `.safetensors` file, atomically.
+
+    Args:
+        model: A model from `build_resnet`.
+        path: The file to write; its folder is made if missing.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: If the model was not made by this package.
+        WeightsError: If the file cannot be written; what was there is untouched.
+
+    Example:
+        >>> import tempfile
+        >>> model = build_resnet(18, num_classes=2, width=0.125)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save_weights(model, f"{folder}/small.safetensors")
+        ...     load_weights(model, path)
+    """
+    record = record_of(model)
+    tensors = {name: _to_numpy(variable) for name, variable in _variables(model).items()}
+    return write_tensors(path, tensors, record=record)
+
+
+def load_weights(
+    model: keras.Model, source: str | Path | Weights, *, skip: tuple[str, ...] = ()
+) -> None:
+    """Loads weights into a model: every tensor of both sides by its name, or none.
+
+    The record of the weights, and so their preprocessing, becomes that of the model.
+
+    Args:
+        model: A model from `build_resnet`.
+        source: What `read_weights` takes, or what it returned.
+        skip: Names of layers to leave as they are, such as `("logits",)` for another head.
+
+    Raises:
+        ValueError: If the model was not made by this package.
+        WeightsError: If the weights cannot be read, are of another network, or do not cover
+            exactly the layers of the model. The model is unchanged then.
+    """
+    weights = source if isinstance(source, Weights) else read_weights(source)
+    _check_spec(weights.record, record_of(model).spec)
+    variables = {name: item for name, item in _variables(model).items() if _layer(name) not in skip}
+    tensors = {name: item for name, item in weights.tensors.items() if _layer(name) not in skip}
+    _check_skip(skip, {_layer(name) for name in [*_variables(model), *weights.tensors]})
+    _check_names(weights, set(variables), set(tensors))
+    _check_shapes(weights, variables, tensors)
+    for name, variable in variables.items():
+        variable.assign(tensors[name])
+    _report_skipped(weights, model, skip)
+    set_record(model, _loaded_record(weights, skip))
+
+
+def _variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """Returns the variables that are weights by `layer/variable`; seeds of dropout are none."""
+    return {
+        f"{layer.name}/{variable.name}": variable
+        for layer in model.layers
+        for variable in layer.weights
+    }
+
+
+def _layer(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _to_numpy(variable: keras.Variable) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
+
+
+def _check_spec(record: Record, spec: ResNetSpec) -> None:
+    for field in dataclasses.fields(ResNetSpec):
+        theirs, ours = getattr(record.spec, field.name), getattr(spec, field.name)
+        if theirs != ours:
+            raise WeightsError(
+                f"The weights {record.name!r} are of another network: {field.name}: the weights "
+                f"have {theirs!r}, the model {ours!r}; build the model from the weights."
+            )
+
+
+def _check_skip(skip: tuple[str, ...], layers: set[str]) -> None:
+    if unknown := set(skip) - layers:
+        raise WeightsError(
+            f"`skip` must name layers that the model or the weights have. Received: "
+            f"{listed(unknown)}"
+        )
+
+
+def _check_names(weights: Weights, ours: set[str], theirs: set[str]) -> None:
+    parts = []
+    if missing := ours - theirs:
+        parts.append(f"missing in the weights: {listed(missing)}")
+    if extra := theirs - ours:
+        parts.append(f"missing in the model: {listed(extra)}")
+    if not parts:
+        return
+    only_head = {_layer(name) for name in ours ^ theirs} == {_HEAD}
+    hint = f'; `skip=("{_HEAD}",)` leaves the head alone' if only_head else ""
+    raise WeightsError(
+        f"The weights {weights.record.name!r} do not fit the model: {'; '.join(parts)}{hint}."
+    )
+
+
+def _check_shapes(
+    weights: Weights, variables: dict[str, keras.Variable], tensors: dict[str, np.ndarray]
+) -> None:
+    differing = {
+        name: f"{name} is {tensors[name].shape} in the weights and {tuple(variable.shape)} "
+        "in the model"
+        for name, variable in variables.items()
+        if tensors[name].shape != tuple(variable.shape)
+    }
+    if not differing:
+        return
+    start = f"The weights {weights.record.name!r} do not fit the model"
+    if {_layer(name) for name in differing} == {_HEAD}:
+        raise WeightsError(
+            f"{start}: they have {weights.num_classes} classes and the model has "
+            f"{variables[f'{_HEAD}/bias'].shape[0]}; "
+            f'`skip=("{_HEAD}",)` keeps the new head of the model.'
+        )
+    if list(differing) == [_STEM_KERNEL]:
+        raise WeightsError(
+            f"{start}: they take {tensors[_STEM_KERNEL].shape[2]} input channels and the model "
+            f"{variables[_STEM_KERNEL].shape[2]}; give the model as many."
+        )
+    raise WeightsError(f"{start}: {listed(differing.values(), limit=3)}.")
+
+
+def _report_skipped(weights: Weights, model: keras.Model, skip: Iterable[str]) -> None:
+    own = {layer.name for layer in model.layers}
+    for layer in skip:
+        if layer in own:
+            _logger.warning(
+                "%s keeps its own values: not loaded from %r", layer, weights.record.name
+            )
+        else:
+            _logger.info(
+                "%s of %r is not used: the model has no such layer", layer, weights.record.name
+            )
+
+
+def _loaded_record(weights: Weights, skip: tuple[str, ...]) -> Record:
+    if _HEAD in skip:
+        return dataclasses.replace(weights.record, class_names=())
+    return weights.record

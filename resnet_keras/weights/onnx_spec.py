@@ -1,0 +1,132 @@
+"""The spec of a network that was read from an ONNX graph, or what no spec can express."""
+
+from __future__ import annotations
+
+from typing import Literal, NoReturn
+
+from resnet_keras.specs import DEPTHS, EXPANSION, STAGE_WIDTHS, STEM_FILTERS, ResNetSpec, Variant
+from resnet_keras.specs import Block as Kind
+from resnet_keras.weights.onnx_graph import Graph
+from resnet_keras.weights.onnx_network import Block, Network, conv_of, filters_of
+from resnet_keras.weights.onnx_values import Conv
+
+_ALL_SIDES = (1, 1, 1, 1)
+_KERNELS = {2: (3, 3), 3: (1, 3, 1)}
+_BLOCKS: dict[int, Kind] = {2: "basic", 3: "bottleneck"}
+# Strides of the convolutions of a bottleneck block that halves the size.
+_VARIANTS: dict[tuple[int, ...], Variant] = {(2, 1, 1): "v1", (1, 2, 1): "v1.5"}
+_POOL_PADDING: dict[tuple[int, ...], Literal["symmetric", "same"]] = {
+    _ALL_SIDES: "symmetric",
+    (0, 0, 1, 1): "same",
+}
+
+
+def spec_of(network: Network, graph: Graph, bn_epsilon: float) -> ResNetSpec:
+    """Returns the spec of a network, after checking that a spec says all of it.
+
+    Raises:
+        WeightsError: If the network has something that no spec can express.
+    """
+    return _SpecReader(network, graph).spec(bn_epsilon)
+
+
+class _SpecReader:
+    def __init__(self, network: Network, graph: Graph) -> None:
+        self.network = network
+        self.graph = graph
+
+    def spec(self, bn_epsilon: float) -> ResNetSpec:
+        self._check_stem()
+        depth = self._depth()
+        widths = tuple(filters_of(stage[0].branch[0]) for stage in self.network.stages)
+        # Only bottlenecks have variants; a basic block has its stride on the first 3x3.
+        variants = {self._check_stage(i) for i in range(len(self.network.stages))} - {None}
+        if len(variants) > 1:
+            self._refuse("its stages do not agree about which convolution has the stride")
+        variant = next(iter(variants), None) or "v1.5"
+        width = widths[0] / STAGE_WIDTHS[0]
+        try:
+            spec = ResNetSpec(depth, variant, width, self._pool_padding(), bn_epsilon)
+        except ValueError as error:
+            raise self.graph.refuse(str(error)) from error
+        if spec.widths != widths:
+            self._refuse(f"its stages are {widths} channels wide, which no `width` gives")
+        return spec
+
+    def _refuse(self, reason: str) -> NoReturn:
+        raise self.graph.refuse(reason)
+
+    def _check_stem(self) -> None:
+        stem = conv_of(self.network.stem)
+        self._check_conv(stem, 7, stride=2)
+        if filters_of(self.network.stem) != STEM_FILTERS:
+            self._refuse(
+                f"its stem has {filters_of(self.network.stem)} filters, not {STEM_FILTERS}"
+            )
+
+    def _depth(self) -> int:
+        counts = tuple(len(stage) for stage in self.network.stages)
+        kind = {len(block.branch) for stage in self.network.stages for block in stage}
+        blocks = _BLOCKS.get(kind.pop() if len(kind) == 1 else 0)
+        depths = {known: depth for depth, known in DEPTHS.items()}
+        if blocks is None or (blocks, counts) not in depths:
+            self._refuse(
+                f"its stages have {counts} {blocks or 'mixed'} blocks, and the known depths are "
+                f"{list(DEPTHS)}"
+            )
+        return depths[blocks, counts]
+
+    def _pool_padding(self) -> Literal["symmetric", "same"]:
+        pool = self.network.pool
+        if pool.kernel != (3, 3) or pool.strides != (2, 2):
+            self._refuse(f"{pool.label} has kernel {pool.kernel} and strides {pool.strides}")
+        if pool.pads not in _POOL_PADDING:
+            self._refuse(f"{pool.label} pads {pool.pads} (top, left, bottom, right)")
+        return _POOL_PADDING[pool.pads]
+
+    def _check_stage(self, index: int) -> Variant | None:
+        """Checks the blocks of a stage; returns the variant if the stage tells it."""
+        stage, stride = self.network.stages[index], 2 if index else 1
+        filters = (
+            filters_of(self.network.stages[index - 1][-1].branch[-1]) if index else STEM_FILTERS
+        )
+        for block in stage:
+            self._check_block(block, filters, stride)
+            filters, stride = block.filters, 1
+        strides = stage[0].strides
+        return _VARIANTS.get(strides) if index else None
+
+    def _check_block(self, block: Block, filters: int, stride: int) -> None:
+        """Checks a block that reads `filters` channels and should have this stride."""
+        kernels = _KERNELS[len(block.branch)]
+        allowed = {(2,): [(2, 1), *_VARIANTS]}.get((stride,), [(1,) * len(kernels)])
+        if block.strides not in allowed:
+            self._refuse(f"the convolutions before {block.label} have the strides {block.strides}")
+        for value, kernel, own in zip(block.branch, kernels, block.strides, strict=True):
+            self._check_conv(conv_of(value), kernel, stride=own)
+        narrow = [filters_of(value) for value in block.branch[:-1]]
+        expansion = EXPANSION["basic" if len(kernels) == 2 else "bottleneck"]
+        if any(side * expansion != block.filters for side in narrow):
+            self._refuse(f"the widths before {block.label} are {narrow} and {block.filters}")
+        self._check_shortcut(block, changed=stride != 1 or filters != block.filters, stride=stride)
+
+    def _check_shortcut(self, block: Block, *, changed: bool, stride: int) -> None:
+        if changed != (block.shortcut is not None):
+            what = (
+                "an identity where the shape changes"
+                if changed
+                else "a projection for equal shapes"
+            )
+            self._refuse(f"the shortcut of {block.label} is {what}")
+        if block.shortcut is not None:
+            self._check_conv(conv_of(block.shortcut), 1, stride=stride)
+
+    def _check_conv(self, conv: Conv, side: int, *, stride: int) -> None:
+        pad = side // 2
+        found = (conv.kernel.shape[2:], conv.strides, conv.pads)
+        if found != ((side, side), (stride, stride), (pad,) * 4):
+            self._refuse(
+                f"{conv.label} has kernel {found[0]}, strides {found[1]} and pads {found[2]} (top, "
+                f"left, bottom, right), where {side}x{side}, stride {stride} and pads of {pad} are "
+                "needed"
+            )

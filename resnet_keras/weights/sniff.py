@@ -1,0 +1,91 @@
+"""What a file really is, whatever its name says: the first bytes decide."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import struct
+from pathlib import Path
+
+from resnet_keras.errors import WeightsError
+
+# First bytes -> what they are, for a person.
+_MAGIC = {
+    b"\x89HDF": "an HDF5 file (.h5)",
+    b"PK\x03\x04": "a zip archive (a .keras or .pth file?)",
+    b"PK\x05\x06": "a zip archive (a .keras or .pth file?)",
+    b"\x80\x02": "a Python pickle (an old .pth file?), which is never opened",
+    b"\x80\x04": "a Python pickle, which is never opened",
+    b"\x1f\x8b": "a gzip archive; unpack it first",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"%PDF": "a PDF file",
+    b"\x93NUMPY": "a NumPy file (.npy)",
+    b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull`",
+}
+# safetensors itself refuses longer headers.
+_MAX_HEADER = 100_000_000
+
+
+def check_readable(path: Path) -> None:
+    """Refuses, each with its own sentence, what cannot be a file of tensors.
+
+    Raises:
+        WeightsError: If the path is missing, a folder, not readable, empty, or if its first
+            bytes are those of a web page or of another kind of file.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise WeightsError(f"{path} is a folder; name a weights file or a run folder.")
+        if not stat.S_ISREG(mode):
+            raise WeightsError(f"{path} is a device or pipe, not a file.")
+        with path.open("rb") as file:
+            start = file.read(64)
+    except PermissionError as error:
+        raise WeightsError(f"{path} may not be read; check its permissions.") from error
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if not start:
+        raise WeightsError(f"{path} is empty (0 bytes); delete it and fetch it again.")
+    if kind := kind_of(start):
+        raise WeightsError(f"{path} is no weights file but {kind}.")
+
+
+def kind_of(start: bytes) -> str:
+    """Returns what the first bytes of a file say that it is, or nothing if they say nothing."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<body")):
+        return "a web page (HTML), as a login or error page saved under its name; fetch it again"
+    if text.startswith((b"{", b"[")):
+        return "a JSON text"
+    return next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "")
+
+
+def truncation(path: Path) -> str:
+    """Returns "N of M bytes" if a safetensors file is shorter than its header says, or nothing."""
+    size = os.path.getsize(path)
+    with path.open("rb") as file:
+        start = file.read(9)
+        length = struct.unpack("<Q", start[:8].ljust(8, b"\0"))[0]
+        if len(start) < 9:
+            return f"{size} bytes are less than any header"
+        if start[8:] != b"{" or length > _MAX_HEADER:
+            return ""
+        if size < 8 + length:
+            return f"{size} of at least {8 + length} bytes"
+        file.seek(8)
+        header = file.read(length)
+    wanted = 8 + length + _data_length(header)
+    return f"{size} of {wanted} bytes" if size < wanted else ""
+
+
+def _data_length(header: bytes) -> int:
+    """Returns how many bytes of tensors a header promises, 0 if it cannot be understood."""
+    try:
+        entries = json.loads(header)
+        ends = [entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"]
+        return max((int(end) for end in ends), default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return 0
