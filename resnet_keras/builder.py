@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -108,7 +109,7 @@ def _head(x: keras.KerasTensor, num_classes: int, dropout: float) -> keras.Keras
     return keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
 
 
-def _random_record(wanted: dict[str, int | str | float | None], channels: int) -> Record:
+def _random_record(wanted: Mapping[str, int | str | float | None], channels: int) -> Record:
     spec = ResNetSpec(**{name: value for name, value in wanted.items() if value is not None})  # type: ignore[arg-type]
     recipe = Recipe()
     if channels != len(recipe.mean):
@@ -118,7 +119,7 @@ def _random_record(wanted: dict[str, int | str | float | None], channels: int) -
     return Record(spec=spec, recipe=recipe)
 
 
-def _check_agreement(wanted: dict[str, int | str | float | None], record: Record) -> None:
+def _check_agreement(wanted: Mapping[str, int | str | float | None], record: Record) -> None:
     for name, value in wanted.items():
         theirs = getattr(record.spec, name)
         if value is not None and value != theirs:

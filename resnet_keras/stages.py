@@ -238,4 +238,4 @@ def _row(part: str, layers: list[tuple[Any, tuple[int, ...]]], size: int) -> Sta
 def _macs(layer: Any, shape: tuple[int, ...]) -> int:
     if not isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
         return 0
-    return math.prod(layer.kernel.shape) * math.prod(shape[1:-1])
+    return int(math.prod(layer.kernel.shape) * math.prod(shape[1:-1]))

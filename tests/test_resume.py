@@ -136,4 +136,3 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, undisturbed)
     last.write_bytes(content)
     finish(folder, 0)
     assert_equal_bits(folder, undisturbed[0])
-

@@ -113,7 +113,7 @@ def test_a_features_model_cannot_be_cut_behind_its_end():
     model = build_resnet(18, num_classes=None, width=0.125)
     with pytest.raises(ValueError, match="boundary='stage4', which is the output"):
         split_at(model, "stage4")
-    with pytest.raises(ValueError, match="boundary='pool'.*has no such layer"):
+    with pytest.raises(ValueError, match=r"boundary='pool'.*has no such layer"):
         split_at(model, "pool")
 
 

@@ -16,7 +16,7 @@ from resnet_keras.specs import Recipe
 from resnet_keras.stages import PARTS, part_of
 from resnet_keras.training import Phase, fine_tune
 from resnet_keras.weights import read_weights
-from tests.pictures import make_arrays, make_tree
+from tests.pictures import make_arrays
 
 STILL = Augmentation(flip="none")
 
@@ -71,7 +71,9 @@ def test_frozen_weights_stay_to_the_bit_and_all_others_move(
     still |= set() if batch_norm == "train" else {"moving_mean", "moving_variance"}
     parts = {layer.name: part_of(layer) for layer in model.layers}
     assert moved == {
-        (layer, weight) for layer, weight in before if parts[layer] in trained and weight not in still
+        (layer, weight)
+        for layer, weight in before
+        if parts[layer] in trained and weight not in still
     }
 
 
@@ -123,7 +125,10 @@ def test_one_epoch_of_the_head_follows_the_formula_of_gradient_descent(data, tmp
 
 
 def test_it_learns(data, tmp_path):
-    phases = [Phase("head", epochs=4, learning_rate=0.01), Phase("all", epochs=8, batch_norm="train")]
+    phases = [
+        Phase("head", epochs=4, learning_rate=0.01),
+        Phase("all", epochs=8, batch_norm="train"),
+    ]
     result = fine_tune(
         build(), data, run_dir=tmp_path / "run", phases=phases, monitor="loss", quiet=True
     )
@@ -196,7 +201,9 @@ def test_a_run_that_is_there_is_refused_resumed_or_replaced(data, tmp_path):
     first = fine_tune(build(), data, run_dir=folder, phases=phases, quiet=True)
     with pytest.raises(RunError, match="already holds a run: resume it"):
         fine_tune(build(), data, run_dir=folder, phases=phases, quiet=True)
-    with pytest.raises(RunError, match="only be resumed with the settings it began with: seed was 0"):
+    with pytest.raises(
+        RunError, match="only be resumed with the settings it began with: seed was 0"
+    ):
         fine_tune(build(), data, run_dir=folder, phases=phases, seed=1, resume=True, quiet=True)
     again = fine_tune(build(), data, run_dir=folder, phases=phases, resume=True, quiet=True)
     assert again.test.to_dict() == first.test.to_dict()
@@ -222,7 +229,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(data,
 
 
 def test_a_model_with_another_number_of_classes_is_refused(data, tmp_path):
-    with pytest.raises(ValueError, match="one logit for each of the 3 classes.*num_classes=3"):
+    with pytest.raises(ValueError, match=r"one logit for each of the 3 classes.*num_classes=3"):
         fine_tune(build(num_classes=4), data, run_dir=tmp_path / "run")
     with pytest.raises(ValueError, match="one logit for each of the 3 classes"):
         fine_tune(build(num_classes=None), data, run_dir=tmp_path / "run")

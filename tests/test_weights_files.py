@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import os
-import resource
 import struct
 import tempfile
 from pathlib import Path
@@ -21,7 +20,6 @@ from resnet_keras.specs import Recipe, Record, ResNetSpec
 from resnet_keras.weights import (
     read_tensors,
     read_weights,
-    write_atomically,
     write_tensors,
 )
 
@@ -301,38 +299,6 @@ def test_run_folder_gives_the_best_checkpoint_or_the_last(tmp_path, names):
     read = read_weights(tmp_path)
     assert read.record.name == names[0]
     assert read.tensors.keys() == TENSORS.keys()
-
-
-def test_full_disk_keeps_the_old_file_and_leaves_no_litter(path):
-    before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    try:
-        with pytest.raises(WeightsError, match="could not be written"):
-            write_atomically(path, [bytes(500)] * 9)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == before
-    assert [item.name for item in path.parent.iterdir()] == [path.name]
-
-
-def test_failing_source_of_bytes_keeps_the_old_file(path):
-    def parts():
-        yield b"new"
-        raise KeyboardInterrupt
-
-    before = path.read_bytes()
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(path, parts())
-    assert path.read_bytes() == before
-    assert [item.name for item in path.parent.iterdir()] == [path.name]
-
-
-def test_written_files_are_as_readable_as_any_other(tmp_path):
-    other = tmp_path / "other"
-    other.write_bytes(b"")
-    path = write_atomically(tmp_path / "new", [b"x"])
-    assert path.stat().st_mode == other.stat().st_mode
 
 
 def test_folder_in_place_of_the_file_is_a_sentence(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,9 +51,9 @@ def demo(
 
     keras.utils.set_random_seed(seed)
     weights = read_weights(WEIGHTS)
-    data = load_images(
-        f"{DATA}/seed{seed}", recipe=weights.record.recipe, validation=0.1, seed=seed
-    )
+    # A defect may lie at the border of a cell, so nothing is cropped.
+    recipe = dataclasses.replace(weights.record.recipe, crop=1.0)
+    data = load_images(f"{DATA}/seed{seed}", recipe=recipe, validation=0.1, seed=seed)
     echo(str(data.report))
     result = fine_tune(
         build_resnet(weights=weights, num_classes=len(data.class_names)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -56,6 +57,15 @@ def finetune(
         int | None,
         Option(min=32, help="In pixels.  [default: that of the weights]", rich_help_panel=PICTURES),
     ] = None,
+    crop: Annotated[
+        float | None,
+        Option(
+            min=0.1,
+            max=1.0,
+            help="Share of the short side that is kept.  [default: that of the weights]",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
     batch_size: BatchSize = 32,
     validation: Annotated[
         float, Option(min=0.0, max=0.9, help="Share split off.", rich_help_panel=PICTURES)
@@ -98,9 +108,10 @@ def finetune(
 
     keras.utils.set_random_seed(seed)
     read = read_weights(weights)
+    recipe = read.record.recipe
     data = load_images(
         source,
-        recipe=read.record.recipe,
+        recipe=dataclasses.replace(recipe, crop=crop or recipe.crop),
         image_size=image_size,
         batch_size=batch_size,
         validation=validation,
@@ -109,14 +120,17 @@ def finetune(
         on_bad_image=on_bad_image,
     )
     echo(str(data.report))
-    common = {
-        "optimizer": optimizer,
-        "weight_decay": weight_decay,
-        "label_smoothing": label_smoothing,
-    }
-    head = Phase("head", epochs=max(1, head_epochs), **common)
     stages = Phase(
-        start, epochs=max(1, epochs), learning_rate=learning_rate, batch_norm=batch_norm, **common
+        start,
+        epochs=max(1, epochs),
+        optimizer=optimizer,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        batch_norm=batch_norm,
+        label_smoothing=label_smoothing,
+    )
+    head = dataclasses.replace(
+        stages, start="head", epochs=max(1, head_epochs), learning_rate=None, batch_norm="frozen"
     )
     phases = [phase for phase, on in ((head, head_epochs), (stages, epochs)) if on]
     folder = run_dir or Path("runs") / default_name(source)

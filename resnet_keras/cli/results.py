@@ -28,7 +28,7 @@ def finish(result: FineTuneResult, data: ImageData, *, export: bool) -> Path | N
         if evaluation is not None:
             echo(f"\n{name}\n{evaluation}")
     final = result.test or result.validation
-    summary = final.to_dict() if final else None
+    summary = final.summary() if final else None
     write_model_card(
         result.run_dir,
         record_of(result.model),

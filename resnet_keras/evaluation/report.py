@@ -13,14 +13,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from resnet_keras.atomic import write_atomically
 from resnet_keras.data import DataReport, Images
-from resnet_keras.errors import RunError, WeightsError
+from resnet_keras.errors import RunError
 from resnet_keras.evaluation import plots, sections
 from resnet_keras.evaluation.history import History, Row
 from resnet_keras.evaluation.metrics import Evaluation
 from resnet_keras.evaluation.page import Html, page, plot_image, section, tag
 from resnet_keras.evaluation.palette import DARK, LIGHT, Palette, label, render
-from resnet_keras.weights import write_atomically
 
 REPORT = "report.html"
 PLOTS = "plots"
@@ -114,7 +114,7 @@ def write_report(
         section("Data", sections.data_section(data_report) if data_report else Html("")),
     )
     _write_plots(Path(folder) / PLOTS, files)
-    return _write(Path(folder) / REPORT, document.encode())
+    return write_atomically(Path(folder) / REPORT, [document.encode()], RunError)
 
 
 def _about(
@@ -226,15 +226,8 @@ def _write_plots(folder: Path, files: Mapping[str, bytes]) -> None:
     for name in (*ON_PAGE, *ON_FILE):
         path = folder / f"{name}.png"
         if name in files:
-            _write(path, files[name])
+            write_atomically(path, [files[name]], RunError)
         else:
             # One that cannot be removed takes nothing from the page, which stands by itself.
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _write(path: Path, content: bytes) -> Path:
-    try:
-        return write_atomically(path, [content])
-    except WeightsError as error:
-        raise RunError(str(error)) from error

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from resnet_keras.export.publish import write_file
+from resnet_keras.atomic import write_atomically
+from resnet_keras.errors import ExportError
 from resnet_keras.specs import Record
 
 CARD_FILE = "MODEL_CARD.md"
@@ -54,7 +55,8 @@ def write_model_card(
         _metrics(metrics, data_fingerprint),
         _origin(record),
     )
-    return write_file(Path(folder) / CARD_FILE, "\n".join(filter(None, sections)))
+    text = "\n".join(filter(None, sections))
+    return write_atomically(Path(folder) / CARD_FILE, [text.encode()], ExportError)
 
 
 def _finite(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from resnet_keras.errors import ExportError, WeightsError
-from resnet_keras.weights import write_atomically
+from resnet_keras.errors import ExportError
 
 # What os.rename says of a name that another export took in the meantime.
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
@@ -57,18 +56,6 @@ def new_version(path: Path) -> Iterator[Version]:
             f"The export could not be written to the folder {path} ({_reason(error)}): free space "
             "or choose another folder; earlier versions are unchanged."
         ) from error
-
-
-def write_file(path: Path, text: str) -> Path:
-    """Writes a text file, whole or not at all, and returns its path.
-
-    Raises:
-        ExportError: If it cannot be written.
-    """
-    try:
-        return write_atomically(path, [text.encode()])
-    except WeightsError as error:
-        raise ExportError(str(error)) from error
 
 
 def _publish(folder: Path, path: Path) -> Path:

@@ -10,10 +10,12 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from resnet_keras.atomic import write_atomically
+from resnet_keras.errors import ExportError
 from resnet_keras.export.decode import decode_pictures
 from resnet_keras.export.formats import require, size_text
 from resnet_keras.export.model_card import write_model_card
-from resnet_keras.export.publish import new_version, write_file
+from resnet_keras.export.publish import new_version
 from resnet_keras.export.verify import verify_saved_model
 from resnet_keras.layers import record_of
 from resnet_keras.specs import Recipe
@@ -81,7 +83,8 @@ def _write(model: keras.Model, names: Sequence[str], *, folder: Path) -> None:
     module, signatures = _servable(model, names)
     tf.saved_model.save(module, str(folder), signatures=signatures)
     extra = folder / EXTRA_FOLDER
-    write_file(extra / LABELS_FILE, "".join(f"{name}\n" for name in names))
+    labels = "".join(f"{name}\n" for name in names)
+    write_atomically(extra / LABELS_FILE, [labels.encode()], ExportError)
     write_model_card(extra, dataclasses.replace(record_of(model), class_names=tuple(names)))
 
 

@@ -13,13 +13,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.atomic import atomic_path
 from resnet_keras.data import Augmentation, Images, flip_views
+from resnet_keras.errors import RunError
 from resnet_keras.layers import record_of
 from resnet_keras.stages import Boundary, boundary_layer
-from resnet_keras.training.runs import atomic_path
 
 # Pictures that go through the frozen part together: its speed no longer grows behind this.
 EXTRACTION_BATCH = 32
+# A view, and the pictures of a batch.
+Place = tuple[int, slice]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,17 +111,24 @@ def compute_activations(
     """
     shape = activation_shape(model, boundary, images.recipe.image_size)
     shape = (views.count, len(images), *shape)
+    results = _results(model, images, boundary, views=views, source=source, on_batch=on_batch)
     if file is None:
         values = np.empty(shape, np.float32)
-        _fill(values, _forward(model, boundary, source), _inputs(images, views, source), on_batch)
+        for place, result in results:
+            values[place] = result
         return Activations(boundary, values)
     if not file.exists():
-        with atomic_path(file) as temporary:
-            values = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-            inputs = _inputs(images, views, source)
-            _fill(values, _forward(model, boundary, source), inputs, on_batch)
-            values.flush()
+        _write(file, shape, results)
     return Activations(boundary, np.load(file, mmap_mode="r"))
+
+
+def _write(file: Path, shape: tuple[int, ...], results: Iterator[tuple[Place, np.ndarray]]) -> None:
+    # Written in order, not through a memory map: on a full disk that would kill the process.
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with atomic_path(file, RunError) as temporary, temporary.open("wb") as opened:
+        np.lib.format.write_array_header_1_0(opened, header)
+        for _, result in results:
+            opened.write(np.ascontiguousarray(result, "<f4").data)
 
 
 def _forward(
@@ -138,32 +148,30 @@ def inference_function(model: keras.Model) -> Callable[[Any], Any]:
     return lambda batch: traced(tf.cast(batch, model.input.dtype))
 
 
-def _inputs(
-    images: Images, views: Views, source: Activations | None
-) -> Iterator[tuple[int, int, Any]]:
+def _results(
+    model: keras.Model,
+    images: Images,
+    boundary: Boundary,
+    *,
+    views: Views,
+    source: Activations | None,
+    on_batch: Callable[[int], None],
+) -> Iterator[tuple[Place, np.ndarray]]:
+    """Yields the activations batch by batch, in the order in which they are stored."""
+    run = _forward(model, boundary, source)
     for view in range(views.count):
         transform = views.transform(view)
         for start in range(0, len(images), EXTRACTION_BATCH):
-            stop = min(start + EXTRACTION_BATCH, len(images))
+            indices = np.arange(start, min(start + EXTRACTION_BATCH, len(images)))
             if source is None:
-                yield view, start, transform(images.pictures(np.arange(start, stop)))
+                batch = transform(images.pictures(indices))
             else:
-                yield view, start, source.values[view, start:stop]
+                batch = source.values[view, indices]
+            yield (view, slice(start, start + len(indices))), np.asarray(run(batch))
+            on_batch(len(indices))
 
 
-def _fill(
-    values: np.ndarray,
-    run: Callable[[Any], Any],
-    inputs: Iterator[tuple[int, int, Any]],
-    on_batch: Callable[[int], None],
-) -> None:
-    for view, start, batch in inputs:
-        result = run(batch)
-        values[view, start : start + len(result)] = result
-        on_batch(len(result))
-
-
-def cache_key(model: keras.Model, images: Images, boundary: Boundary, views: Views) -> str:
+def cache_key(model: keras.Model, images: Images, boundary: Boundary, *, views: Views) -> str:
     """Returns what the activations depend on, as a digest: equal keys, equal activations."""
     part = keras.Model(model.input, boundary_layer(model, boundary).output)
     digest = hashlib.sha256()

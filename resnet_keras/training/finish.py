@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 
+from resnet_keras.atomic import atomic_path
+from resnet_keras.data.augment import Flip
+from resnet_keras.errors import RunError
 from resnet_keras.evaluation import Evaluation, evaluate, write_report
 from resnet_keras.layers import record_of
 from resnet_keras.training import runs
@@ -13,7 +16,7 @@ MODEL_FILE = "model.keras"
 METRICS_JSON = "metrics.json"
 
 
-def finish_run(run: Run, *, flips: str) -> tuple[Evaluation | None, Evaluation | None]:
+def finish_run(run: Run, *, flips: Flip) -> tuple[Evaluation | None, Evaluation | None]:
     """Evaluates the model and writes what the run folder promises.
 
     Returns:
@@ -22,7 +25,7 @@ def finish_run(run: Run, *, flips: str) -> tuple[Evaluation | None, Evaluation |
     parts = (run.data.val, run.data.test)
     found = [evaluate(run.model, part, flips=flips) if part else None for part in parts]
     validation, test = found
-    with runs.atomic_path(run.folder / MODEL_FILE) as temporary:
+    with atomic_path(run.folder / MODEL_FILE, RunError) as temporary:
         run.model.save(temporary)
     metrics = {
         "validation": validation.to_dict() if validation else None,
@@ -58,4 +61,5 @@ def _report(run: Run, evaluation: Evaluation | None) -> None:
         images=data.test or data.val,
         title=run.folder.name,
         facts=facts,
+        monitor=run.settings.monitor,
     )

@@ -10,6 +10,7 @@ from typing import Literal
 import keras
 
 from resnet_keras.data import Augmentation, ImageData
+from resnet_keras.data.augment import Flip
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.layers import record_of, set_record
 from resnet_keras.training import runs
@@ -24,7 +25,6 @@ from resnet_keras.training.state import Row
 
 DEFAULT_PHASES = (Phase("head", epochs=5), Phase("stage4", epochs=10))
 FLIPS = {"none": 1, "horizontal": 2, "vertical": 2, "both": 4}
-Flips = Literal["none", "horizontal", "vertical", "both"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ def fine_tune(
     cache: CacheMode | None = "auto",
     views: int | None = None,
     monitor: Literal["accuracy", "balanced_accuracy", "f1", "loss"] = "accuracy",
-    flips: Flips = "none",
+    flips: Flip = "none",
     seed: int = 0,
     resume: bool = False,
     force: bool = False,

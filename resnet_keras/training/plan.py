@@ -79,7 +79,7 @@ def plan_phases(
         if phase.boundary:
             shape = activation_shape(model, phase.boundary, size)
             needed = FLOAT32_BYTES * math.prod(shape) * pictures
-        home = _home(cache, needed, share, folder) if phase.boundary else None
+        home = _home(cache, needed, share=share, folder=folder) if phase.boundary else None
         plans.append(PhasePlan(index, phase, home, needed, share))
     return plans
 
@@ -90,7 +90,7 @@ def frozen_parts(phase: Phase) -> tuple[str, ...]:
 
 
 def _home(
-    cache: CacheMode | None, needed: int, share: float, folder: Path
+    cache: CacheMode | None, needed: int, *, share: float, folder: Path
 ) -> Literal["memory", "disk"] | None:
     if cache != "auto":
         return cache

@@ -161,6 +161,8 @@ class Run:
 
     def _cached(self, plan: PhasePlan) -> tuple[keras.Model, Feed, Validate | None]:
         """Every step runs the part behind the boundary on activations that were kept."""
+        needed = {plan.boundary, self._shallowest(plan)}
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.boundary in needed}
         activations = self._activations(plan, self.data.train, self.settings.views)
         _, trainer = split_at(self.model, activations.boundary)
         feed = cached_feed(self.data.train, activations, seed=(self.settings.seed, plan.index))
@@ -175,10 +177,8 @@ class Run:
         if boundary is None or base is None:
             raise ValueError(f"phase {plan.phase.start!r} has no boundary to keep")
         versions = Views(views, self.settings.augmentation, self.settings.seed)
-        source = None
-        if base != boundary:
-            source = self._compute(images, base, versions)
-        return self._compute(images, boundary, versions, source)
+        source = self._compute(images, base, views=versions) if base != boundary else None
+        return self._compute(images, boundary, views=versions, source=source)
 
     def _shallowest(self, plan: PhasePlan) -> Boundary | None:
         """The first boundary that this phase or a later one needs: all others follow from it."""
@@ -186,9 +186,14 @@ class Run:
         return min((found for found in coming if found), key=BOUNDARIES.index, default=None)
 
     def _compute(
-        self, images: Images, boundary: Boundary, views: Views, source: Activations | None = None
+        self,
+        images: Images,
+        boundary: Boundary,
+        *,
+        views: Views,
+        source: Activations | None = None,
     ) -> Activations:
-        key = cache_key(self.model, images, boundary, views)
+        key = cache_key(self.model, images, boundary, views=views)
         if key not in self._kept:
             on_disk = any(plan.cache == "disk" for plan in self.settings.plans)
             file = self.folder / CACHE_FOLDER / f"{key}.npy" if on_disk else None

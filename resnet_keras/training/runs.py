@@ -10,13 +10,14 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from resnet_keras.atomic import remove_leftovers, write_atomically
 from resnet_keras.errors import RunError
 
 CONFIG = "config.yaml"
@@ -24,36 +25,9 @@ MANIFEST = "manifest.json"
 PACKAGES = ("resnet_keras", "tensorflow", "keras", "numpy", "pillow", "safetensors", "scikit-learn")
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary name in the same folder that becomes `path` if all goes well.
-
-    Raises:
-        RunError: If the file cannot be written, on a full disk for instance; whatever was at
-            `path` before stays as it was.
-    """
-    # The ending stays at the end: Keras chooses the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(
-            f"The file {path} could not be written ({error.strerror or error}): free some space "
-            "or choose another folder, then resume the run; what was there before is unchanged."
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, whole or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_atomically(path, [text.encode()], RunError)
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -90,6 +64,7 @@ def open_run(folder: Path, config: dict[str, Any], *, resume: bool, force: bool)
                 "force a new run, which deletes the old one."
             )
         _check_same(folder, read_config(folder), config)
+        remove_leftovers(folder)
         return
     if folder.exists() and any(folder.iterdir()):
         raise RunError(

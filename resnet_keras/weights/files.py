@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import difflib
 import hashlib
 import json
-import os
 import struct
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors
 
+from resnet_keras.atomic import write_atomically
 from resnet_keras.errors import WeightsError
 from resnet_keras.specs import Record
 from resnet_keras.weights.sniff import check_readable, truncation
@@ -100,7 +98,7 @@ def write_tensors(
     }
     metadata["sha256_metadata"] = _metadata_digest(metadata, arrays)
     parts = (array.reshape(-1).view(np.uint8).data for array in arrays.values())
-    return write_atomically(path, [_header(metadata, arrays), *parts])
+    return write_atomically(Path(path), [_header(metadata, arrays), *parts], WeightsError)
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], Record, dict[str, str]]:
@@ -134,37 +132,6 @@ def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], Record, dict[
     return tensors, record, extra
 
 
-def write_atomically(path: str | Path, parts: Iterable[bytes | memoryview]) -> Path:
-    """Writes the parts to a file that is either complete or not there.
-
-    Args:
-        path: The file to write; its folder is made if missing.
-        parts: The bytes, in order.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        WeightsError: If the file cannot be written; what was at `path` is untouched.
-    """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(path) as temporary:
-            with temporary.open("wb") as file:
-                file.writelines(parts)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise WeightsError(
-            f"{path} could not be written ({error.strerror or error}); "
-            "free space or choose another folder: what was there is untouched."
-        ) from error
-    return path
-
-
 def file_digest(path: Path) -> str:
     """Returns the sha256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
@@ -182,31 +149,6 @@ def near(name: str, choices: Iterable[str]) -> str:
     """Returns a question that names the choices nearest to a name, or nothing."""
     matches = difflib.get_close_matches(name, list(choices), n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(match) for match in matches)}?" if matches else ""
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """Yields a new file beside `path`, which is gone afterwards if it was not moved there."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    # mkstemp gives 0600; a file that replaces another should be as readable as any new file.
-    umask = os.umask(0)
-    os.umask(umask)
-    Path(name).chmod(0o666 & ~umask)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name itself survive a power cut, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _header(metadata: dict[str, str], arrays: dict[str, np.ndarray]) -> bytes:
