@@ -114,7 +114,7 @@ def test_help_answers_without_tensorflow():
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["trian"], 2, "No such command 'trian'. Did you mean"),
+        (["fintune"], 2, "No such command 'fintune'. Did you mean 'finetune'?"),
         (["finetune", "x", "--epohcs", "3"], 2, "--epochs"),
         (["finetune", "x", "--batch-norm", "off"], 2, "'frozen', 'affine', 'train'"),
         (["finetune", "missing", "--weights", "open_nsfw"], 3, "error: "),
@@ -141,7 +141,7 @@ def test_weights_info_states_licence_and_recipe():
     facts = json.loads(call("weights", "info", "open_nsfw", "--json").stdout)
     assert facts["record"]["licence"] == "BSD-2-Clause"
     assert facts["record"]["recipe"]["mean"] == [123.0, 117.0, 104.0]
-    assert facts["parameters"] == 5_942_466
+    assert facts["parameters"] == 5_904_578
 
 
 def test_the_version_is_that_of_the_package():

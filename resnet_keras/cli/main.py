@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs a command and leaves with its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        app(arguments)
+        app(arguments, prog_name="resnet-keras")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(INTERRUPTED)
