@@ -15,6 +15,8 @@ from resnet_keras.layers import record_of
 from resnet_keras.specs import Recipe
 from resnet_keras.stages import PARTS, part_of
 from resnet_keras.training import Phase, fine_tune
+from resnet_keras.training.cache import Activations, Views
+from resnet_keras.training.feed import cached_feed
 from resnet_keras.weights import read_weights
 from tests.pictures import make_arrays
 
@@ -250,3 +252,25 @@ def test_a_model_with_another_number_of_classes_is_refused(data, tmp_path):
 def test_a_wrong_phase_is_refused_at_once(arguments, message):
     with pytest.raises(ValueError, match=message):
         Phase(**arguments)
+
+
+def test_views_beyond_the_flips_vary_in_every_other_respect(data):
+    views = Views(5, Augmentation(flip="both", rotation=20, brightness=0.2), seed=3)
+    pictures = data.train.pictures(np.arange(4))
+    made = [np.asarray(views.transform(view)(pictures), np.float32) for view in range(5)]
+    for view, expected in enumerate(
+        (pictures, pictures[:, :, ::-1], pictures[:, ::-1], pictures[:, ::-1, ::-1])
+    ):
+        assert any(np.array_equal(found, expected) for found in made[:4]), view
+    assert all(np.abs(made[4] - found).mean() > 1 for found in made[:4])
+    np.testing.assert_array_equal(made[4], views.transform(4)(pictures))
+
+
+def test_each_picture_goes_through_all_its_views_in_as_many_epochs(data):
+    views = np.arange(3 * len(data.train), dtype=np.float32).reshape(3, len(data.train), 1)
+    feed = cached_feed(data.train, Activations("pool", views), seed=(0, 0))
+    seen = [np.concatenate([feed.batch(epoch, step)[0] for step in range(feed.steps)])
+            for epoch in range(3)]  # fmt: skip
+    assert sorted(np.concatenate(seen).ravel().tolist()) == views.ravel().tolist()
+    order = [value % len(data.train) for value in seen[0].ravel()]
+    assert order != sorted(order)

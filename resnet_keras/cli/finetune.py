@@ -13,6 +13,8 @@ from resnet_keras.cli.results import finish
 
 Stage = Literal["stage4", "stage3", "stage2", "stage1", "all"]
 TRAINING, PICTURES, RUN = "Training", "Pictures", "Run"
+# Degrees, and shares of the side, the scale, 255 and the contrast.
+LIGHT = {"rotation": 8.0, "translation": 0.05, "zoom": 0.08, "brightness": 0.08, "contrast": 0.1}
 
 
 def finetune(
@@ -49,6 +51,13 @@ def finetune(
     flip: Annotated[
         Flips, Option(help="Flips that leave the class as it is.", rich_help_panel=TRAINING)
     ] = "horizontal",
+    augment: Annotated[
+        Literal["flips", "light"],
+        Option(
+            help="flips alone, or small turns, shifts, zooms and changes of light as well.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "flips",
     monitor: Annotated[
         Literal["accuracy", "balanced_accuracy", "f1", "loss"],
         Option(help="What decides which epoch is the best.", rich_help_panel=TRAINING),
@@ -81,7 +90,9 @@ def finetune(
     views: Annotated[
         int | None,
         Option(
-            min=1, help="Cached versions of a picture.  [default: one a flip]", rich_help_panel=RUN
+            min=1,
+            help="Cached versions of a picture.  [default: one a flip, three if light]",
+            rich_help_panel=RUN,
         ),
     ] = None,
     flips: FlipsOption = "none",
@@ -139,7 +150,7 @@ def finetune(
         data,
         run_dir=folder,
         phases=phases,
-        augmentation=Augmentation(flip=flip),
+        augmentation=Augmentation(flip, **(LIGHT if augment == "light" else {})),
         cache=None if cache == "none" else cache,
         views=views,
         monitor=monitor,

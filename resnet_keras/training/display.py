@@ -47,6 +47,8 @@ class Display:
     @contextmanager
     def counting(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
         """Shows a bar for something that is counted; yields the function that counts."""
+        if not self._console.is_terminal:
+            self.say(f"  {description}: {total:,} pictures")
         with self._progress(description, total) as bar:
             task = bar.task_ids[0] if bar else None
             yield lambda count: bar.advance(task, count) if bar else None  # type: ignore[arg-type]
@@ -55,7 +57,6 @@ class Display:
     def phase(self, plan: PhasePlan, steps: int) -> Iterator[None]:
         """Shows a phase; its epochs fill one bar each."""
         self._plan, self._steps = plan, steps
-        self.say(f"phase {plan.index + 1}: {plan}")
         with self._progress(plan.phase.start, steps) as self._bar:
             yield
         self._bar = None

@@ -25,6 +25,8 @@ from resnet_keras.training.state import Row
 
 DEFAULT_PHASES = (Phase("head", epochs=5), Phase("stage4", epochs=10))
 FLIPS = {"none": 1, "horizontal": 2, "vertical": 2, "both": 4}
+# Views of each flip that are cached where pictures are varied by more than flips.
+VARIED_VIEWS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,8 @@ def fine_tune(
         augmentation: How pictures are varied; None for horizontal flips alone.
         cache: Where activations are kept: "memory", "disk" (memory-mapped in the run folder),
             "auto" (where they fit, if they save at least half of the work), or None.
-        views: Versions of each cached picture; None for one per flip of the augmentation.
+        views: Versions of each cached picture; None for one per flip of the augmentation, or
+            three per flip if it varies more than that.
         monitor: Metric of the validation part that decides which epoch is the best.
         flips: Flips whose probabilities are averaged in the final evaluations.
         seed: Of order, augmentation and dropout.
@@ -104,7 +107,7 @@ def fine_tune(
         ... )
     """
     augmentation = augmentation or Augmentation()
-    views = FLIPS[augmentation.flip] if views is None else views
+    views = _default_views(augmentation) if views is None else views
     _check(model, data, phases, views=views, monitor=monitor)
     folder = Path(run_dir)
     before = record_of(model)
@@ -149,6 +152,11 @@ def _check(
         raise ValueError(f"`views` must be at least 1. Received: views={views}")
     if monitor not in MONITORS:
         raise ValueError(f"`monitor` must be one of {MONITORS}. Received: monitor={monitor!r}")
+
+
+def _default_views(augmentation: Augmentation) -> int:
+    only_flips = augmentation == Augmentation(flip=augmentation.flip)
+    return FLIPS[augmentation.flip] * (1 if only_flips else VARIED_VIEWS)
 
 
 def _adopt(model: keras.Model, data: ImageData, name: str) -> None:

@@ -109,6 +109,7 @@ class Run:
         return f"phase {progress.phase + 1}, epoch {progress.epoch + 1}, step {progress.step}"
 
     def _train_phase(self, plan: PhasePlan) -> None:
+        self.display.say(f"phase {plan.index + 1}: {plan}")
         set_trainability(self.model, plan.phase)
         trainer, feed, validate = self._cached(plan) if plan.boundary else self._live(plan)
         self._compile(trainer, plan, feed.steps)
