@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from resnet_keras.errors import ResNetKerasError
+
+
+# As `atomic_path` names them.
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?")
 
 
 @contextlib.contextmanager
@@ -48,10 +53,15 @@ def write_atomically(
     return path
 
 
+def is_leftover(path: Path) -> bool:
+    """Whether a file is what a killed writer left."""
+    return _LEFTOVER.fullmatch(path.name) is not None and path.is_file()
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes what killed writers left below a folder."""
-    for path in folder.rglob(".*.tmp*"):
-        if path.is_file():
+    for path in folder.rglob(".*"):
+        if is_leftover(path):
             path.unlink()
 
 

@@ -57,11 +57,13 @@ def test_the_temporary_name_keeps_the_ending(path):
 
 
 def test_what_a_killed_writer_left_is_removed_and_nothing_else(path):
-    hidden = path.with_name(".gitkeep")
-    hidden.write_bytes(b"")
+    for name in (".gitkeep", ".mine.tmp", ".notes.tmp.md"):
+        path.with_name(name).write_bytes(b"")
     writing = atomic_path(path, RunError)
     left = writing.__enter__()
     left.write_bytes(b"half")
     remove_leftovers(path.parent.parent)
     assert not left.exists()
-    assert {item.name for item in path.parent.iterdir()} == {path.name, ".gitkeep"}
+    assert {item.name for item in path.parent.iterdir()} == {
+        path.name, ".gitkeep", ".mine.tmp", ".notes.tmp.md",
+    }  # fmt: skip

@@ -27,6 +27,7 @@ CHECKPOINT_SECONDS = 600.0
 EPOCH_CHECKPOINT_SECONDS = 15.0
 NAMED_PICTURES = 5
 METRICS = ("loss", "accuracy")
+MONITORS = ("accuracy", "balanced_accuracy", "f1", "loss")
 
 
 class Keeper(keras.callbacks.Callback):
@@ -130,9 +131,6 @@ class Keeper(keras.callbacks.Callback):
         trainer = None if between_phases else self.model
         self._run.checkpoints.save(self._run.model, trainer, self._progress)
         self._written = time.monotonic()
-
-
-MONITORS = ("accuracy", "balanced_accuracy", "f1", "loss")
 
 
 def scores(evaluation: Evaluation) -> dict[str, float]:

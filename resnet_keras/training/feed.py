@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,18 +45,21 @@ class Feed:
         self._targets = np.eye(num_classes, dtype=np.float32)[labels]
         self._fetch, self._spec, self._batch_size = fetch, spec, batch_size
         self._seed, self._views = seed, views
+        # Every picture starts at a view of its own and takes the next one each epoch.
+        self._first_view = np.random.default_rng(seed).integers(views, size=len(labels))
+        self._order = functools.lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((*self._seed, epoch)).permutation(len(self._targets))
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
         """Returns which pictures a step sees."""
-        order = np.random.default_rng((*self._seed, epoch)).permutation(len(self._targets))
-        return order[step * self._batch_size : (step + 1) * self._batch_size]
+        return self._order(epoch)[step * self._batch_size : (step + 1) * self._batch_size]
 
     def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns inputs and one-hot targets of a step."""
         indices = self.indices(epoch, step)
-        # Every picture starts at a view of its own and takes the next one each epoch.
-        first = np.random.default_rng(self._seed).integers(self._views, size=len(self._targets))
-        views = (first[indices] + epoch) % self._views
+        views = (self._first_view[indices] + epoch) % self._views
         return self._fetch(indices, views), self._targets[indices]
 
     def dataset(self, first_step: int = 0) -> tf.data.Dataset:

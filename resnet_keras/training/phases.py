@@ -132,7 +132,8 @@ def fine_tune(
     with stop_requests() as stop:
         run = Run(model, data, settings, folder=folder, display=Display(quiet=quiet), stop=stop)
         run.train()
-        evaluations = finish_run(run, flips=flips)
+    # From here on nothing can be lost: a signal may act at once.
+    evaluations = finish_run(run, flips=flips)
     return FineTuneResult(model, folder, run.progress.history, *evaluations)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from resnet_keras.atomic import remove_leftovers, write_atomically
+from resnet_keras.atomic import is_leftover, remove_leftovers, write_atomically
 from resnet_keras.errors import RunError
 
 CONFIG = "config.yaml"
@@ -66,7 +66,7 @@ def open_run(folder: Path, config: dict[str, Any], *, resume: bool, force: bool)
         _check_same(folder, read_config(folder), config)
         remove_leftovers(folder)
         return
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not all(map(is_leftover, folder.iterdir())):
         raise RunError(
             f"The folder {folder} holds other files but no run ({CONFIG} is missing): choose an "
             "empty or a new folder."

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from resnet_keras.errors import RunError, WeightsError
+from resnet_keras.errors import DivergedError, RunError, WeightsError
 from resnet_keras.layers import record_of, set_record
 from resnet_keras.weights import read_tensors, write_tensors
 
@@ -84,8 +84,18 @@ class Checkpoints:
         self.best = folder / "best.safetensors"
 
     def save(self, model: keras.Model, trainer: keras.Model | None, progress: Progress) -> None:
-        """Writes a checkpoint; `trainer` is what was compiled, if a phase is under way."""
+        """Writes a checkpoint; `trainer` is what was compiled, if a phase is under way.
+
+        Raises:
+            DivergedError: If a weight is no finite number; nothing is written then.
+            WeightsError: If the file cannot be written.
+        """
         tensors = {f"model/{name}": value for name, value in model_tensors(model).items()}
+        if broken := [name for name, value in tensors.items() if not np.isfinite(value).all()]:
+            raise DivergedError(
+                f"The weights must stay finite, but {len(broken)} tensors, {broken[0]} among them, "
+                "no longer are: lower the learning rate; the last good checkpoint is kept."
+            )
         if trainer is not None:
             for name, variables in _training_variables(trainer).items():
                 for index, variable in enumerate(variables):
