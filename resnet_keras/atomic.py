@@ -11,7 +11,6 @@ from pathlib import Path
 
 from resnet_keras.errors import ResNetKerasError
 
-
 # As `atomic_path` names them.
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.tmp(\..*)?")
 
