@@ -174,3 +174,14 @@ def test_probabilities_that_are_no_numbers_are_refused(value):
 def test_values_out_of_range_are_refused(labels, probabilities, message):
     with pytest.raises(ValueError, match=message):
         make_evaluation(labels, probabilities)
+
+
+def test_pictures_are_counted_in_whole_numbers_where_every_answer_is_wrong():
+    wrong = Evaluation(
+        np.array([0, 1, 1]),
+        np.array([[0.1, 0.9], [0.8, 0.2], [0.7, 0.3]]),
+        names=("a", "b", "c"),
+        class_names=("cat", "dog"),
+    )
+    assert [(row.support, type(row.support)) for row in wrong.per_class] == [(1, int), (2, int)]
+    assert "dog" in str(wrong)

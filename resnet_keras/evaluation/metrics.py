@@ -146,7 +146,8 @@ class Evaluation:
             zero_division=0,
         )
         rows = zip(self.class_names, *(column.tolist() for column in scores), strict=True)
-        return [ClassScores(*row) for row in rows]
+        # scikit-learn counts in floats where no prediction is right.
+        return [ClassScores(*row, support=int(support)) for *row, support in rows]
 
     @functools.cached_property
     def roc_curves(self) -> list[RocCurve]:
