@@ -147,7 +147,7 @@ class Evaluation:
         )
         rows = zip(self.class_names, *(column.tolist() for column in scores), strict=True)
         # scikit-learn counts in floats where no prediction is right.
-        return [ClassScores(*row, int(support)) for *row, support in rows]
+        return [ClassScores(*ratios, support=int(count)) for *ratios, count in rows]
 
     @functools.cached_property
     def roc_curves(self) -> list[RocCurve]:
