@@ -147,7 +147,10 @@ class Evaluation:
         )
         rows = zip(self.class_names, *(column.tolist() for column in scores), strict=True)
         # scikit-learn counts in floats where no prediction is right.
-        return [ClassScores(*ratios, support=int(count)) for *ratios, count in rows]
+        return [
+            ClassScores(name, precision, recall, f1, int(support))
+            for name, precision, recall, f1, support in rows
+        ]
 
     @functools.cached_property
     def roc_curves(self) -> list[RocCurve]:
