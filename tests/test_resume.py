@@ -82,8 +82,9 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, undisturbed, number, c
     wait_for_epoch(process, "all")
     time.sleep(0.2)
     process.send_signal(number)
-    process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)
     assert process.returncode == code
+    assert ("stopped at phase 3" in said) == (number != signal.SIGKILL)
     said = finish(folder, 1)
     assert "resumed" in said
     assert_equal_bits(folder, undisturbed[0])

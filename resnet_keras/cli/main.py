@@ -19,7 +19,7 @@ from resnet_keras.errors import (
     WeightsError,
 )
 
-USAGE, INTERRUPTED = 2, 130
+USAGE = 2
 EXIT_CODES: dict[type[Exception], int] = {
     DataError: 3,
     WeightsError: 4,
@@ -72,9 +72,6 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app(arguments, prog_name="resnet-keras")
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(INTERRUPTED)
     except (ResNetKerasError, ValueError, TypeError) as error:
         if os.environ.get("RESNET_KERAS_DEBUG"):
             raise

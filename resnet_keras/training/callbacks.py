@@ -67,7 +67,7 @@ class Keeper(keras.callbacks.Callback):
             return  # the epoch ends at once, with a checkpoint of its own
         if self._run.stop.signal is not None:
             self._save()
-            self._run.stop.leave()
+            self._leave()
         if time.monotonic() - self._written > CHECKPOINT_SECONDS:
             self._save()
 
@@ -111,6 +111,11 @@ class Keeper(keras.callbacks.Callback):
         if late or last or self._run.stop.signal is not None:
             self._save(between_phases=last)
         write_csv(self._run.folder / METRICS_CSV, self._progress.history)
+        if self._run.stop.signal is not None:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._run.display.say(f"stopped at {self._run.where()}; resume the run to go on")
         self._run.stop.leave()
 
     def _row(self, epoch: int) -> Row:

@@ -94,7 +94,7 @@ class Run:
         """Trains what is left of the run; the model ends with the best weights."""
         if found := self.checkpoints.load(self.model):
             self.progress, self._restored = found
-            self.display.say(f"resumed {self.folder} at {self._where()}")
+            self.display.say(f"resumed {self.folder} at {self.where()}")
         else:
             self.checkpoints.save(self.model, None, self.progress)
         for plan in self.settings.plans[self.progress.phase :]:
@@ -104,7 +104,8 @@ class Run:
         else:
             self.checkpoints.save_best(model_tensors(self.model), self.model)
 
-    def _where(self) -> str:
+    def where(self) -> str:
+        """Returns where the run stands, in words."""
         progress = self.progress
         return f"phase {progress.phase + 1}, epoch {progress.epoch + 1}, step {progress.step}"
 
