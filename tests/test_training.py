@@ -1,6 +1,7 @@
 """Fine-tuning: what moves, what stays, the cache against the live network, and the run folder."""
 
 import csv
+import gc
 import hashlib
 import json
 
@@ -16,7 +17,7 @@ from resnet_keras.specs import Recipe
 from resnet_keras.stages import PARTS, part_of
 from resnet_keras.training import Phase, fine_tune
 from resnet_keras.training.cache import Activations, Views
-from resnet_keras.training.feed import cached_feed
+from resnet_keras.training.feed import Feed, cached_feed
 from resnet_keras.weights import read_weights
 from tests.pictures import make_arrays
 
@@ -280,3 +281,22 @@ def test_each_picture_goes_through_all_its_views_in_as_many_epochs(data):
     assert sorted(np.concatenate(seen).ravel().tolist()) == views.ravel().tolist()
     order = [value % len(data.train) for value in seen[0].ravel()]
     assert order != sorted(order)
+
+
+def test_the_activations_are_let_go_when_the_run_is_over(data, tmp_path):
+    """They take gigabytes, which would add up over the runs of one process."""
+    gc.collect()
+    gc.disable()  # what only a collection frees may stay for long: it counts objects, not bytes
+    try:
+        fine_tune(
+            build(), data, run_dir=tmp_path / "run", phases=[Phase("head", 1)], cache="memory",
+            quiet=True,
+        )  # fmt: skip
+        kept = [found for found in gc.get_objects() if isinstance(found, Activations)]
+        reading = [found for found in gc.get_objects() if isinstance(found, Feed)]
+    finally:
+        gc.enable()
+    assert not kept
+    for feed in reading:
+        with pytest.raises(RuntimeError, match="is over"):
+            feed.batch(0, 0)

@@ -62,6 +62,14 @@ class Feed:
         views = (self._first_view[indices] + epoch) % self._views
         return self._fetch(indices, views), self._targets[indices]
 
+    def release(self) -> None:
+        """Lets go of the inputs: TensorFlow keeps the function that reads them for longer."""
+
+        def gone(indices: np.ndarray, views: np.ndarray) -> np.ndarray:
+            raise RuntimeError("the phase of this feed is over")
+
+        self._fetch = gone
+
     def dataset(self, first_step: int = 0) -> tf.data.Dataset:
         """Returns the steps of the current epoch from `first_step` on, read when iterated."""
 

@@ -99,6 +99,7 @@ class Run:
             self.checkpoints.save(self.model, None, self.progress)
         for plan in self.settings.plans[self.progress.phase :]:
             self._train_phase(plan)
+        self._kept.clear()
         if self.progress.best:
             self.checkpoints.load_best(self.model)
         else:
@@ -121,6 +122,7 @@ class Run:
                 self._fit(trainer, keeper, feed, epochs=self.progress.epoch + 1)
             if self.progress.phase == plan.index:
                 self._fit(trainer, keeper, feed, epochs=plan.phase.epochs)
+        feed.release()
 
     def _fit(self, trainer: keras.Model, keeper: Keeper, feed: Feed, *, epochs: int) -> None:
         feed.epoch = self.progress.epoch
