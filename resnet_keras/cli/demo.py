@@ -59,7 +59,17 @@ def demo(
         build_resnet(weights=weights, num_classes=len(data.class_names)),
         data,
         run_dir=run_dir,
-        phases=[Phase("head", epochs=5), Phase("stage4", epochs=12, learning_rate=1e-3)],
+        phases=[
+            Phase("head", epochs=5),
+            Phase(
+                "stage4",
+                epochs=15,
+                learning_rate=3e-4,
+                weight_decay=0.05,
+                batch_norm="affine",
+                label_smoothing=0.1,
+            ),
+        ],
         augmentation=Augmentation(flip="both"),
         flips="both",
         seed=seed,
