@@ -62,7 +62,7 @@ class Feed:
         views = (self._first_view[indices] + epoch) % self._views
         return self._fetch(indices, views), self._targets[indices]
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Lets go of the inputs: TensorFlow keeps the function that reads them for longer."""
 
         def gone(indices: np.ndarray, views: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,13 +117,12 @@ class Run:
         trainer, feed, validate = self._cached(plan) if plan.boundary else self._live(plan)
         self._compile(trainer, plan, feed.steps)
         keeper = Keeper(self, plan, feed=feed, validate=validate)
-        with self.display.phase(plan, feed.steps):
+        with contextlib.closing(feed), self.display.phase(plan, feed.steps):
             if self.progress.step:
                 # What is left of an interrupted epoch has fewer steps than the epochs to come.
                 self._fit(trainer, keeper, feed, epochs=self.progress.epoch + 1)
             if self.progress.phase == plan.index:
                 self._fit(trainer, keeper, feed, epochs=plan.phase.epochs)
-        feed.release()
 
     def _fit(self, trainer: keras.Model, keeper: Keeper, feed: Feed, *, epochs: int) -> None:
         feed.epoch = self.progress.epoch
