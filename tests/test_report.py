@@ -277,11 +277,19 @@ def test_phases_begin_where_the_name_or_the_index_changes():
 
 
 @pytest.mark.parametrize(
-    ("monitor", "values", "best"),
-    [("accuracy", [0.1, 0.9, 0.9], 1), ("loss", [0.3, 0.1, 0.2], 1), ("f1", ["", 0.2, None], 1)],
+    ("monitor", "values", "losses", "best"),
+    [
+        ("accuracy", [0.1, 0.9, 0.9], [0.3, 0.3, 0.3], 1),
+        ("accuracy", [0.1, 0.9, 0.9], [0.1, 0.3, 0.2], 2),
+        ("loss", [0.3, 0.1, 0.2], [0.3, 0.1, 0.2], 1),
+        ("f1", ["", 0.2, None], [0.1, 0.2, 0.1], 1),
+    ],
 )
-def test_best_epoch_is_the_first_of_the_best_of_the_monitored_metric(monitor, values, best):
-    rows = [{**ROW, "phase": "head", f"val_{monitor}": value} for value in values]
+def test_best_epoch_has_the_best_metric_and_of_equals_the_lower_loss(monitor, values, losses, best):
+    rows = [
+        {**ROW, "phase": "head", "val_loss": loss, f"val_{monitor}": value}
+        for value, loss in zip(values, losses, strict=True)
+    ]
     assert History(rows, monitor=monitor).best == best
 
 

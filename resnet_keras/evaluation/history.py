@@ -44,11 +44,14 @@ class History:
 
     @property
     def best(self) -> int | None:
-        """Index of the best epoch, the first of equals; None without validation."""
-        column = self.values(f"val_{self._monitor}")
-        if column is None:
+        """Index of the best epoch, of equals the one with the lower loss; None without any."""
+        column, loss = self.values(f"val_{self._monitor}"), self.values("val_loss")
+        if column is None or loss is None:
             return None
-        return int(np.nanargmin(column) if self._monitor == "loss" else np.nanargmax(column))
+        best = -column if self._monitor == "loss" else column
+        ranks = [(score, -cost) for score, cost in zip(best, loss, strict=True)]
+        known = [index for index, rank in enumerate(ranks) if not np.isnan(rank).any()]
+        return max(known, key=ranks.__getitem__, default=None)
 
     @property
     def borders(self) -> list[int]:
