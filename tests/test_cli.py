@@ -89,6 +89,7 @@ def test_export_writes_the_next_version(run):
     done = call("export", folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("saved_model/2")
+    assert "saved_model/2/saved_model.pb" in json.loads((folder / "manifest.json").read_text())
 
 
 def test_an_existing_run_is_refused(run, weights):

@@ -19,6 +19,7 @@ from resnet_keras.cli.common import (
     import_tensorflow,
     print_json,
 )
+from resnet_keras.cli.results import SAVED_MODEL
 
 if TYPE_CHECKING:
     import keras
@@ -153,5 +154,8 @@ def export(
     """
     model = load_run(run_dir)
     from resnet_keras import export_model
+    from resnet_keras.training.runs import MANIFEST, write_manifest
 
-    echo(str(export_model(model, output or run_dir / "saved_model")))
+    echo(str(export_model(model, output or run_dir / SAVED_MODEL)))
+    if output is None and (run_dir / MANIFEST).exists():
+        write_manifest(run_dir)
