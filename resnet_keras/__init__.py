@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from resnet_keras.evaluation import evaluate as evaluate
     from resnet_keras.evaluation import predict as predict
     from resnet_keras.export import export_model as export_model
-    from resnet_keras.specs import Recipe as Recipe
+    from resnet_keras.records import Recipe as Recipe
     from resnet_keras.stages import freeze as freeze
     from resnet_keras.stages import split_at as split_at
     from resnet_keras.stages import stage_summary as stage_summary
@@ -32,7 +32,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "predict": "evaluation",
     "export_model": "export",
-    "Recipe": "specs",
+    "Recipe": "records",
     "freeze": "stages",
     "split_at": "stages",
     "stage_summary": "stages",

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 
 from resnet_keras.blocks import Blocks
-from resnet_keras.layers import PREPROCESS, Preprocess
-from resnet_keras.specs import Recipe, Record, ResNetSpec, Variant
-from resnet_keras.weights import Weights, load_weights, read_weights
+from resnet_keras.layers import PREPROCESS, Preprocess, record_of
+from resnet_keras.records import Recipe, Record
+from resnet_keras.specs import Block, ConvRole, Pooling, ResNetSpec, Shortcut, Stem, Variant
+from resnet_keras.weights import Weights, head_layers, load_weights, read_weights, select_classes
+from resnet_keras.weights.adapt import Classes
+from resnet_keras.weights.assign import FREE_FIELDS
 
 DEFAULT_CLASSES = 1000
 InputShape = tuple[int | None, int | None, int]
@@ -23,29 +26,58 @@ def build_resnet(
     *,
     weights: str | Path | Weights | None = None,
     num_classes: int | Literal["weights"] | None = "weights",
+    keep_classes: Classes | None = None,
     input_shape: InputShape = (None, None, 3),
     variant: Variant | None = None,
+    block: Block | None = None,
+    stem: Stem | None = None,
+    shortcut: Shortcut | None = None,
     width: float | None = None,
+    groups: int | None = None,
+    width_per_group: int | None = None,
+    conv_bias: tuple[ConvRole, ...] | None = None,
+    output_stride: int | None = None,
+    pooling: Pooling | None = None,
+    head: tuple[int, ...] | None = None,
     dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
     zero_init_residual: bool = True,
 ) -> keras.Model:
     """Builds a ResNet that takes RGB pixels in [0, 255] and returns logits or features.
 
     The preprocessing that the weights were trained with is the first layer of the graph.
     Arguments that describe the network and are not given follow the weights; those that are
-    given must agree with them.
+    given must agree with them, but for `output_stride`, which no weights depend on, and for
+    `pooling` and `head`, which make a new head where they differ.
 
     Args:
-        depth: 18, 34, 50, 101 or 152; 50 if neither it nor weights are given.
-        weights: A name of `list_weights()`, a `.safetensors` or `.onnx` file, a run folder, or
-            None for He initialisation.
+        depth: 18, 34, 50, 101, 152 or 200; with `stem="cifar"` 6n + 2 or 9n + 2; 50 if neither
+            it nor weights are given.
+        weights: "imagenet", a name of `list_weights()`, a file (`.safetensors`, `.h5`, `.pth`,
+            `.onnx`), a run folder, or None for He initialisation.
         num_classes: Number of logits. "weights" keeps those of the weights (1000 without
             weights); another number than theirs makes a new head; None leaves the head out, so
             that the model returns features `(batch, height / 32, width / 32, channels)`.
-        input_shape: Height, width and channels of the pictures; None for any size.
-        variant: "v1" or "v1.5" (see `ResNetSpec`); v1.5 if neither it nor weights are given.
-        width: Multiplier of the stage widths; 1 if neither it nor weights are given.
-        dropout: Share of the pooled features dropped in training, in [0, 1).
+        keep_classes: Classes of the weights whose rows of the head are kept: their names, or new
+            names and for each the class or classes that it stands for. Decides `num_classes`.
+        input_shape: Height, width and channels of the pictures; None for any size. Weights for
+            another number of channels are summed (one) or repeated (more).
+        variant: "v1", "v1.5", "v2", "d" or "v2d"; v1.5 if neither it nor weights are given. This
+            and what follows is described in full by `ResNetSpec`.
+        block: "basic" or "bottleneck"; by default the one that belongs to the depth.
+        stem: "imagenet" or "cifar".
+        shortcut: "A" (identity with zero channels), "B" (projection where the channels change),
+            "stage" (and in each first block), "C" (projection everywhere), "none" (plain).
+        width: Multiplier of the stage widths, in (0, 16].
+        groups: Groups of the 3x3 convolutions of bottlenecks (ResNeXt).
+        width_per_group: Channels a group, at a stage width of 64 (ResNeXt, wide ResNet).
+        conv_bias: Convolutions that have a bias: any of "stem", "shortcut", "inner", "last".
+        output_stride: 32, 16 or 8; strides beyond it become dilation.
+        pooling: "avg", "max" or "both" side by side.
+        head: Units of hidden layers, each followed by ReLU, between pooling and logits.
+        dropout: Share of the inputs of each dense layer dropped in training, in [0, 1).
+        stochastic_depth: Share of the pictures for which the last block's branch is dropped in
+            training, in [0, 1); linearly less in the blocks before.
         zero_init_residual: Whether the last gamma of each branch starts at 0 (random weights).
 
     Returns:
@@ -59,24 +91,46 @@ def build_resnet(
         >>> model = build_resnet(18, num_classes=5, width=0.25)
         >>> model.output.shape
         (None, 5)
+        >>> build_resnet(20, stem="cifar", shortcut="A", num_classes=10).count_params()
+        272474
 
-    Source: He et al. 2015, arXiv 1512.03385, table 1. Deviation: the default variant has the
-    stride on the 3x3 convolution, as torchvision; the paper has it on the first 1x1.
+    Source: He et al. 2015, arXiv 1512.03385, tables 1 and 6, and the papers that `ResNetSpec` and
+    `Blocks` name. Deviation: the default variant has the stride on the 3x3 convolution, as
+    torchvision; the paper has it on the first 1x1.
     """
     source = read_weights(weights) if isinstance(weights, str | Path) else weights
-    wanted = {"depth": depth, "variant": variant, "width": width}
-    record = source.record if source else _random_record(wanted, input_shape[-1])
-    _check_agreement(wanted, record)
+    if keep_classes is not None:
+        source = _selected(source, keep_classes, num_classes)
+    wanted = {
+        name: value
+        for name, value in {
+            "depth": depth,
+            "variant": variant,
+            "block": block,
+            "stem": stem,
+            "shortcut": shortcut,
+            "width": width,
+            "groups": groups,
+            "width_per_group": width_per_group,
+            "conv_bias": conv_bias,
+            "output_stride": output_stride,
+            "pooling": pooling,
+            "head": head,
+        }.items()
+        if value is not None
+    }
+    record = _record(wanted, source, input_shape[-1])
     classes = _num_classes(num_classes, source)
     model = build_network(
         record,
         num_classes=classes,
         input_shape=input_shape,
         dropout=dropout,
+        stochastic_depth=stochastic_depth,
         zero_init_residual=zero_init_residual,
     )
     if source:
-        load_weights(model, source, skip=_skipped_head(source, classes))
+        load_weights(model, source, skip=_skipped_head(model, source, classes))
     return model
 
 
@@ -86,51 +140,86 @@ def build_network(
     num_classes: int | None,
     input_shape: InputShape = (None, None, 3),
     dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
     zero_init_residual: bool = True,
 ) -> keras.Model:
     """Builds the network of a record with random weights; see `build_resnet`."""
-    _check_shape(num_classes, input_shape, dropout)
-    blocks = Blocks(record.spec, zero_init_residual)
+    _check_shape(num_classes, input_shape)
+    _check_share("dropout", dropout)
+    _check_share("stochastic_depth", stochastic_depth)
+    spec = record.spec
+    blocks = Blocks(spec, zero_init_residual, stochastic_depth)
     images = keras.Input(input_shape, name="image")
     x = Preprocess(record, name=PREPROCESS)(images)
-    x = blocks.stem(x)
-    for stage in range(1, len(record.spec.blocks) + 1):
-        x = blocks.stage(x, stage)
+    x = blocks.stages(blocks.stem(x))
     if num_classes is not None:
-        x = _head(x, num_classes, dropout)
-    return keras.Model(images, x, name=f"resnet{record.spec.depth}")
+        x = _head(_pool(x, spec.pooling), spec.head, num_classes, dropout=dropout)
+    return keras.Model(images, x, name=f"resnet{spec.depth}")
 
 
-def _head(x: keras.KerasTensor, num_classes: int, dropout: float) -> keras.KerasTensor:
-    x = keras.layers.GlobalAveragePooling2D(name="head_pool")(x)
+def _pool(x: keras.KerasTensor, pooling: Pooling) -> keras.KerasTensor:
+    average, largest = keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D
+    if pooling != "both":
+        return (average if pooling == "avg" else largest)(name="head_pool")(x)
+    both = [average(name="head_pool_avg")(x), largest(name="head_pool_max")(x)]
+    return keras.layers.Concatenate(name="head_pool")(both)
+
+
+def _head(
+    x: keras.KerasTensor, hidden: tuple[int, ...], num_classes: int, *, dropout: float
+) -> keras.KerasTensor:
+    for number, units in enumerate(hidden, 1):
+        if dropout:
+            x = keras.layers.Dropout(dropout, name=f"head_{number}_dropout")(x)
+        x = keras.layers.Dense(
+            units, kernel_initializer="he_normal", dtype="float32", name=f"head_{number}_dense"
+        )(x)
+        x = keras.layers.ReLU(name=f"head_{number}_relu", dtype="float32")(x)
     if dropout:
         x = keras.layers.Dropout(dropout, name="head_dropout")(x)
     # Whatever precision the network computes in, the loss sees float32 logits.
     return keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
 
 
-def _random_record(wanted: Mapping[str, int | str | float | None], channels: int) -> Record:
-    spec = ResNetSpec(**{name: value for name, value in wanted.items() if value is not None})  # type: ignore[arg-type]
-    recipe = Recipe()
-    if channels != len(recipe.mean):
-        # No statistics are known for other channels: those of the three colours, averaged.
-        mean, std = (sum(values) / len(values) for values in (recipe.mean, recipe.std))
-        recipe = dataclasses.replace(recipe, mean=(mean,) * channels, std=(std,) * channels)
-    return Record(spec=spec, recipe=recipe)
-
-
-def _check_agreement(wanted: Mapping[str, int | str | float | None], record: Record) -> None:
-    for name, value in wanted.items():
+def _record(wanted: Mapping[str, Any], source: Weights | None, channels: int) -> Record:
+    """Returns the record of the network: that of the weights, or of random ones."""
+    if source is None:
+        return Record(ResNetSpec(**wanted), _recipe(channels))
+    record = source.record
+    for name in wanted.keys() - {*FREE_FIELDS, "conv_bias"}:
         theirs = getattr(record.spec, name)
-        if value is not None and value != theirs:
+        if wanted[name] != theirs:
             raise ValueError(
                 f"`{name}` must agree with the weights {record.name!r}, which are of a network "
                 f"with {name}={theirs!r}: leave it out or choose other weights. "
-                f"Received: {name}={value!r}"
+                f"Received: {name}={wanted[name]!r}"
             )
+    record = dataclasses.replace(record, spec=dataclasses.replace(record.spec, **wanted))
+    if len(record.recipe.mean) == channels:
+        return record
+    return dataclasses.replace(record, recipe=_recipe(channels))  # until the weights bring theirs
 
 
-def _check_shape(num_classes: int | None, input_shape: InputShape, dropout: float) -> None:
+def _recipe(channels: int) -> Recipe:
+    """Returns the recipe of random weights."""
+    recipe = Recipe()
+    if channels == len(recipe.mean):
+        return recipe
+    # No statistics are known for other channels: those of the three colours, averaged.
+    mean, std = (sum(values) / len(values) for values in (recipe.mean, recipe.std))
+    return dataclasses.replace(recipe, mean=(mean,) * channels, std=(std,) * channels)
+
+
+def _selected(source: Weights | None, classes: Classes, num_classes: int | str | None) -> Weights:
+    if source is None or num_classes != "weights":
+        raise ValueError(
+            "`keep_classes` needs weights and decides `num_classes`. Received: "
+            f"weights={source and source.record.name!r}, num_classes={num_classes!r}"
+        )
+    return select_classes(source, classes)
+
+
+def _check_shape(num_classes: int | None, input_shape: InputShape) -> None:
     known = isinstance(num_classes, int) and not isinstance(num_classes, bool)
     if num_classes is not None and not (known and num_classes >= 1):
         raise ValueError(
@@ -141,8 +230,11 @@ def _check_shape(num_classes: int | None, input_shape: InputShape, dropout: floa
             "`input_shape` must be (height, width, channels) with a number of channels. "
             f"Received: input_shape={input_shape!r}"
         )
-    if not 0 <= dropout < 1:
-        raise ValueError(f"`dropout` must lie in [0, 1). Received: dropout={dropout!r}")
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share < 1:
+        raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={share!r}")
 
 
 def _num_classes(wanted: int | Literal["weights"] | None, source: Weights | None) -> int | None:
@@ -153,5 +245,13 @@ def _num_classes(wanted: int | Literal["weights"] | None, source: Weights | None
     return source.num_classes
 
 
-def _skipped_head(source: Weights, num_classes: int | None) -> tuple[str, ...]:
-    return () if source.num_classes == num_classes else ("logits",)
+def _skipped_head(model: keras.Model, source: Weights, num_classes: int | None) -> tuple[str, ...]:
+    """Returns the layers of the head if that of the weights is not the model's."""
+    theirs = source.record.spec
+    ours = record_of(model).spec
+    if source.num_classes == num_classes and (ours.pooling, ours.head) == (
+        theirs.pooling,
+        theirs.head,
+    ):
+        return ()
+    return head_layers(model, source)

@@ -1,13 +1,14 @@
-"""The layers that Keras lacks: pixels in, and a batch norm whose statistics can be fixed."""
+"""The layers that Keras lacks: pixels in, fixed batch-norm statistics, paddings."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
-from resnet_keras.specs import Record
+from resnet_keras.records import Record
 
 PACKAGE = "resnet_keras"
 PREPROCESS = "preprocess"
@@ -118,6 +119,54 @@ class BatchNorm(keras.layers.BatchNormalization):
     def get_config(self) -> dict[str, Any]:
         """Returns the config that rebuilds this layer."""
         return {**super().get_config(), "fixed_statistics": self.fixed_statistics}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class InfinityPadding2D(keras.layers.ZeroPadding2D):
+    """Pads height and width with minus infinity, which no max pool ever picks.
+
+    Args:
+        padding: Rows and columns on each side, in pixels.
+        **kwargs: Those of `keras.layers.ZeroPadding2D`.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the padded features."""
+        return ops.pad(inputs, ((0, 0), *self.padding, (0, 0)), constant_values=-math.inf)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ZeroPaddedChannels(keras.layers.Layer):
+    """Appends channels of zeros: the identity shortcut where the number of channels grows.
+
+    Option A of He et al. 2015, arXiv 1512.03385, section 3.3.
+
+    Args:
+        filters: Output channels, at least as many as the input has.
+        **kwargs: Those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, filters: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+
+    def call(self, inputs: Any) -> Any:
+        """Returns `(batch, height, width, filters)`, the input first."""
+        missing = self.filters - inputs.shape[-1]
+        return ops.pad(inputs, ((0, 0), (0, 0), (0, 0), (0, missing)))
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the shape of the output."""
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the config that rebuilds this layer."""
+        return {**super().get_config(), "filters": self.filters}
+
+
+def is_head(name: str) -> bool:
+    """Returns whether the layer of that name belongs to the head."""
+    return name.startswith(("head_", "logits"))
 
 
 def record_of(model: keras.Model) -> Record:

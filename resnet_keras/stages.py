@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import keras
 
-from resnet_keras.layers import BatchNorm, record_of
+from resnet_keras.layers import BatchNorm, is_head, record_of
 
 Boundary = Literal["stem", "stage1", "stage2", "stage3", "stage4", "pool"]
 Start = Literal["all", "stage1", "stage2", "stage3", "stage4", "head"]
@@ -25,7 +25,7 @@ def part_of(layer: keras.layers.Layer) -> str:
     """Returns the part that a layer belongs to, by its name: "stem", "stage1" to "head"."""
     if stage := _PART.match(layer.name):
         return stage.group()
-    return "head" if layer.name.startswith(("head_", "logits")) else "stem"
+    return "head" if is_head(layer.name) else "stem"
 
 
 def freeze(
@@ -115,9 +115,10 @@ def boundary_layer(model: keras.Model, boundary: Boundary) -> keras.layers.Layer
         ValueError: If the boundary is unknown, or the model has no such part.
     """
     _check("boundary", boundary, BOUNDARIES)
-    ends = {"stem": r"stem_pool", "pool": r"head_pool"}
-    pattern = re.compile(ends.get(boundary, rf"{boundary}_block\d+_out"))
-    found = [layer for layer in model.layers if pattern.fullmatch(layer.name)]
+    if boundary == "pool":
+        found = [layer for layer in model.layers if layer.name == "head_pool"]
+    else:
+        found = [layer for layer in model.layers if part_of(layer) == boundary]
     if not found:
         raise ValueError(
             f"The model must contain the boundary it is cut at. Received: boundary={boundary!r} "

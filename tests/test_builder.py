@@ -9,7 +9,8 @@ import pytest
 
 from resnet_keras.builder import build_network, build_resnet
 from resnet_keras.layers import record_of, set_record
-from resnet_keras.specs import Recipe, Record, ResNetSpec
+from resnet_keras.records import Recipe, Record
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.stages import stage_summary
 
 GOLDENS = Path(__file__).parent / "goldens"

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from resnet_keras.builder import build_network
-from resnet_keras.specs import Recipe, Record, ResNetSpec
+from resnet_keras.records import Recipe, Record
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights import save_weights
 from tests.pictures import break_files, make_tree
 

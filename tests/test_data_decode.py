@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from resnet_keras.data import read_image
 from resnet_keras.data.decode import decode
 from resnet_keras.errors import DataError
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 from tests.pictures import make_picture
 
 WHOLE = Recipe(image_size=16, crop=1.0)

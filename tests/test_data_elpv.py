@@ -10,7 +10,7 @@ from PIL import Image
 from resnet_keras.data import load_images, read_image
 from resnet_keras.data.elpv import Cell, Elpv, ElpvConfig, read_cells, split_cells
 from resnet_keras.errors import DataError
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 from tests.pictures import make_arrays
 
 elpv_dataset = pytest.importorskip("elpv_dataset")

@@ -9,7 +9,7 @@ from PIL import Image
 
 from resnet_keras.data import check, load_images, read_image
 from resnet_keras.errors import DataError
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 from tests.pictures import break_files, make_arrays, make_split_tree, make_tree
 
 

@@ -26,7 +26,8 @@ from resnet_keras.export import (
     write_model_card,
 )
 from resnet_keras.export.publish import new_version
-from resnet_keras.specs import Recipe, Record, ResNetSpec
+from resnet_keras.records import Recipe, Record
+from resnet_keras.specs import ResNetSpec
 from tests.picture_files import PICTURES, encoded, noise
 from tests.pictures import make_picture
 

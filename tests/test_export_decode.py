@@ -10,7 +10,7 @@ from PIL import Image
 
 from resnet_keras.data import read_image
 from resnet_keras.export import decode_pictures
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 from tests.picture_files import PICTURES, encoded, noise, smooth, turned
 
 SIDE = 32

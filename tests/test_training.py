@@ -13,7 +13,7 @@ from resnet_keras.builder import build_resnet
 from resnet_keras.data import Augmentation, load_images
 from resnet_keras.errors import DivergedError, RunError
 from resnet_keras.layers import record_of
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 from resnet_keras.stages import PARTS, part_of
 from resnet_keras.training import Phase, fine_tune
 from resnet_keras.training.cache import Activations, Views

@@ -10,7 +10,8 @@ import pytest
 from resnet_keras.builder import build_network, build_resnet
 from resnet_keras.errors import WeightsError
 from resnet_keras.layers import record_of
-from resnet_keras.specs import Recipe, Record, ResNetSpec
+from resnet_keras.records import Recipe, Record
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights import Weights, load_weights, read_weights, save_weights
 
 SPEC = ResNetSpec(18, width=0.125)

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resnet_keras.errors import WeightsError
-from resnet_keras.specs import Recipe, Record, ResNetSpec
+from resnet_keras.records import Recipe, Record
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights import (
     read_tensors,
     read_weights,

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from resnet_keras.builder import build_resnet
 from resnet_keras.errors import WeightsError
-from resnet_keras.specs import DEPTHS, Recipe, ResNetSpec
+from resnet_keras.records import Recipe
+from resnet_keras.specs import DEPTHS, ResNetSpec
 from resnet_keras.weights import Weights, read_onnx
 from tests.onnx_networks import Export
 

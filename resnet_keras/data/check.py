@@ -17,7 +17,7 @@ from resnet_keras.data.decode import Decoded, decode
 from resnet_keras.data.listing import Listing
 from resnet_keras.data.memory import available_memory
 from resnet_keras.errors import DataError
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 
 # Pillow gives up the interpreter lock while it decodes; more threads would only take memory.
 THREADS = min(4, os.cpu_count() or 1)

@@ -19,7 +19,7 @@ from resnet_keras.data.formats import (
     why_not_a_picture,
 )
 from resnet_keras.errors import DataError
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 
 # Where Pillow refuses by itself; 537 MB as RGB.
 MAX_PIXELS = 178_956_970
@@ -72,7 +72,7 @@ def read_image(
         >>> import io
         >>> from PIL import Image, UnidentifiedImageError
         >>> from resnet_keras.data import read_image
-        >>> from resnet_keras.specs import Recipe
+        >>> from resnet_keras.records import Recipe
         >>> file = io.BytesIO()
         >>> Image.new("L", (300, 200), 128).save(file, "PNG")
         >>> read_image(file.getvalue(), Recipe(image_size=64)).shape

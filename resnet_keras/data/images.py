@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from resnet_keras.data.check import Store
 from resnet_keras.data.report import DataReport
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

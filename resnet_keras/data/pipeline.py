@@ -24,7 +24,7 @@ from resnet_keras.data.report import (
 )
 from resnet_keras.data.split import class_counts, split_off
 from resnet_keras.errors import DataError
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 
 TFDS_PREFIX = "tfds:"
 OnBadImage = Literal["error", "skip"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from resnet_keras.export.formats import decode_picture
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 
 # Pillow's filters of the same names: the cubic one has a = -0.5.
 KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
@@ -29,7 +29,7 @@ def decode_pictures(image_bytes: tf.Tensor, recipe: Recipe) -> tf.Tensor:
 
     Example:
         >>> import tensorflow as tf
-        >>> from resnet_keras.specs import Recipe
+        >>> from resnet_keras.records import Recipe
         >>> file = tf.io.encode_png(tf.zeros((300, 200, 3), tf.uint8))
         >>> decode_pictures(file[tf.newaxis], Recipe(image_size=64)).shape
         TensorShape([1, 64, 64, 3])

@@ -11,7 +11,7 @@ import yaml
 
 from resnet_keras.atomic import write_atomically
 from resnet_keras.errors import ExportError
-from resnet_keras.specs import Record
+from resnet_keras.records import Record
 
 CARD_FILE = "MODEL_CARD.md"
 TASK = "image-classification"
@@ -40,7 +40,7 @@ def write_model_card(
 
     Example:
         >>> import tempfile
-        >>> from resnet_keras.specs import Record
+        >>> from resnet_keras.records import Record
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_model_card(folder, Record(), evaluation_summary={"accuracy": 0.9}).name
         'MODEL_CARD.md'

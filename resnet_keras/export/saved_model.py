@@ -18,7 +18,7 @@ from resnet_keras.export.model_card import write_model_card
 from resnet_keras.export.publish import new_version
 from resnet_keras.export.verify import verify_saved_model
 from resnet_keras.layers import record_of
-from resnet_keras.specs import Recipe
+from resnet_keras.records import Recipe
 
 LABELS_FILE = "labels.txt"
 # TensorFlow Serving leaves this folder alone; people and scripts find the names in it.

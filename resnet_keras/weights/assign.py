@@ -11,13 +11,17 @@ import keras
 import numpy as np
 
 from resnet_keras.errors import WeightsError
-from resnet_keras.layers import record_of, set_record
-from resnet_keras.specs import Record, ResNetSpec
+from resnet_keras.layers import is_head, record_of, set_record
+from resnet_keras.records import Record
+from resnet_keras.specs import ResNetSpec
+from resnet_keras.weights.adapt import absorb_bias, adapt_channels
 from resnet_keras.weights.files import Weights, listed, write_tensors
 from resnet_keras.weights.sources import read_weights
 
+# What a network may have otherwise than its weights: nothing of it is stored in tensors, but that
+# pooling and hidden layers decide what the head means.
+FREE_FIELDS = ("output_stride", "pooling", "head")
 _HEAD = "logits"
-_STEM_KERNEL = "stem_conv/kernel"
 _logger = logging.getLogger("resnet_keras")
 
 
@@ -66,6 +70,7 @@ def load_weights(
     """
     weights = source if isinstance(source, Weights) else read_weights(source)
     _check_spec(weights.record, record_of(model).spec)
+    weights = absorb_bias(adapt_channels(weights, model.input.shape[-1]), set(_variables(model)))
     variables = {name: item for name, item in _variables(model).items() if _layer(name) not in skip}
     tensors = {name: item for name, item in weights.tensors.items() if _layer(name) not in skip}
     _check_skip(skip, {_layer(name) for name in [*_variables(model), *weights.tensors]})
@@ -74,7 +79,7 @@ def load_weights(
     for name, variable in variables.items():
         variable.assign(tensors[name])
     _report_skipped(weights, model, skip)
-    set_record(model, _loaded_record(weights, skip))
+    set_record(model, _loaded_record(weights, record_of(model).spec, skip))
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
@@ -94,14 +99,23 @@ def _to_numpy(variable: keras.Variable) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
 
 
+def head_layers(model: keras.Model, weights: Weights) -> tuple[str, ...]:
+    """Returns the names of the layers with weights in the heads of a model and of weights."""
+    layers = {_layer(name) for name in [*_variables(model), *weights.tensors]}
+    return tuple(sorted(name for name in layers if is_head(name)))
+
+
 def _check_spec(record: Record, spec: ResNetSpec) -> None:
     for field in dataclasses.fields(ResNetSpec):
         theirs, ours = getattr(record.spec, field.name), getattr(spec, field.name)
-        if theirs != ours:
-            raise WeightsError(
-                f"The weights {record.name!r} are of another network: {field.name}: the weights "
-                f"have {theirs!r}, the model {ours!r}; build the model from the weights."
-            )
+        if theirs == ours or field.name in FREE_FIELDS:
+            continue
+        if field.name == "conv_bias" and set(ours) < set(theirs):
+            continue  # `absorb_bias` takes in those that a batch norm follows
+        raise WeightsError(
+            f"The weights {record.name!r} are of another network: {field.name}: the weights "
+            f"have {theirs!r}, the model {ours!r}; build the model from the weights."
+        )
 
 
 def _check_skip(skip: tuple[str, ...], layers: set[str]) -> None:
@@ -145,11 +159,6 @@ def _check_shapes(
             f"{variables[f'{_HEAD}/bias'].shape[0]}; "
             f'`skip=("{_HEAD}",)` keeps the new head of the model.'
         )
-    if list(differing) == [_STEM_KERNEL]:
-        raise WeightsError(
-            f"{start}: they take {tensors[_STEM_KERNEL].shape[2]} input channels and the model "
-            f"{variables[_STEM_KERNEL].shape[2]}; give the model as many."
-        )
     raise WeightsError(f"{start}: {listed(differing.values(), limit=3)}.")
 
 
@@ -166,7 +175,6 @@ def _report_skipped(weights: Weights, model: keras.Model, skip: Iterable[str]) -
             )
 
 
-def _loaded_record(weights: Weights, skip: tuple[str, ...]) -> Record:
-    if _HEAD in skip:
-        return dataclasses.replace(weights.record, class_names=())
-    return weights.record
+def _loaded_record(weights: Weights, spec: ResNetSpec, skip: tuple[str, ...]) -> Record:
+    record = dataclasses.replace(weights.record, spec=spec)
+    return dataclasses.replace(record, class_names=()) if _HEAD in skip else record

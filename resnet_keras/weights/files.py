@@ -16,7 +16,7 @@ import safetensors
 
 from resnet_keras.atomic import write_atomically
 from resnet_keras.errors import WeightsError
-from resnet_keras.specs import Record
+from resnet_keras.records import Record
 from resnet_keras.weights.sniff import check_readable, truncation
 
 FORMAT = "resnet_keras"

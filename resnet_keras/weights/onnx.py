@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resnet_keras.specs import Recipe, Record
+from resnet_keras.records import Recipe, Record
 from resnet_keras.weights.files import Weights, listed
 from resnet_keras.weights.onnx_elementwise import ELEMENTWISE
 from resnet_keras.weights.onnx_graph import Graph, load_graph

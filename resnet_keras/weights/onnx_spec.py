@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, NoReturn
 
-from resnet_keras.specs import DEPTHS, EXPANSION, STAGE_WIDTHS, STEM_FILTERS, ResNetSpec, Variant
+from resnet_keras.specs import DEPTHS, EXPANSION, STEMS, ResNetSpec, Variant
 from resnet_keras.specs import Block as Kind
 from resnet_keras.weights.onnx_graph import Graph
 from resnet_keras.weights.onnx_network import Block, Network, conv_of, filters_of
 from resnet_keras.weights.onnx_values import Conv
 
+_STEM_FILTERS, _, _WIDTHS = STEMS["imagenet"]
 _ALL_SIDES = (1, 1, 1, 1)
 _KERNELS = {2: (3, 3), 3: (1, 3, 1)}
 _BLOCKS: dict[int, Kind] = {2: "basic", 3: "bottleneck"}
@@ -44,7 +45,7 @@ class _SpecReader:
         if len(variants) > 1:
             self._refuse("its stages do not agree about which convolution has the stride")
         variant = next(iter(variants), None) or "v1.5"
-        width = widths[0] / STAGE_WIDTHS[0]
+        width = widths[0] / _WIDTHS[0]
         try:
             spec = ResNetSpec(depth, variant, width, self._pool_padding(), bn_epsilon)
         except ValueError as error:
@@ -59,9 +60,9 @@ class _SpecReader:
     def _check_stem(self) -> None:
         stem = conv_of(self.network.stem)
         self._check_conv(stem, 7, stride=2)
-        if filters_of(self.network.stem) != STEM_FILTERS:
+        if filters_of(self.network.stem) != _STEM_FILTERS:
             self._refuse(
-                f"its stem has {filters_of(self.network.stem)} filters, not {STEM_FILTERS}"
+                f"its stem has {filters_of(self.network.stem)} filters, not {_STEM_FILTERS}"
             )
 
     def _depth(self) -> int:
@@ -88,7 +89,7 @@ class _SpecReader:
         """Checks the blocks of a stage; returns the variant if the stage tells it."""
         stage, stride = self.network.stages[index], 2 if index else 1
         filters = (
-            filters_of(self.network.stages[index - 1][-1].branch[-1]) if index else STEM_FILTERS
+            filters_of(self.network.stages[index - 1][-1].branch[-1]) if index else _STEM_FILTERS
         )
         for block in stage:
             self._check_block(block, filters, stride)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from resnet_keras.errors import WeightsError
-from resnet_keras.specs import Recipe, Record, ResNetSpec
+from resnet_keras.records import Recipe, Record
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights.files import Weights, file_digest, listed, near
 from resnet_keras.weights.onnx import read_onnx
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from resnet_keras.errors import WeightsError
-from resnet_keras.specs import Record
+from resnet_keras.records import Record
 from resnet_keras.weights.files import Weights, listed, near, read_tensors
 from resnet_keras.weights.onnx import read_onnx
 from resnet_keras.weights.registry import REGISTRY, read_entry
