@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from resnet_keras.evaluation import predict as predict
     from resnet_keras.export import export_model as export_model
     from resnet_keras.records import Recipe as Recipe
+    from resnet_keras.stages import feature_pyramid as feature_pyramid
     from resnet_keras.stages import freeze as freeze
     from resnet_keras.stages import split_at as split_at
     from resnet_keras.stages import stage_summary as stage_summary
@@ -33,6 +34,7 @@ _HOMES = {
     "predict": "evaluation",
     "export_model": "export",
     "Recipe": "records",
+    "feature_pyramid": "stages",
     "freeze": "stages",
     "split_at": "stages",
     "stage_summary": "stages",
@@ -57,6 +59,7 @@ __all__ = [  # noqa: RUF022  (in the order of a project's life)
     "freeze",
     "unfreeze",
     "split_at",
+    "feature_pyramid",
     "stage_summary",
     "Phase",
     "fine_tune",

@@ -14,7 +14,12 @@ from typing import Any
 
 import keras
 
-from resnet_keras.layers import BatchNorm, InfinityPadding2D, ZeroPaddedChannels
+from resnet_keras.layers import (
+    BatchNorm,
+    DilatedAveragePooling2D,
+    InfinityPadding2D,
+    ZeroPaddedChannels,
+)
 from resnet_keras.specs import EXPANSION, ConvRole, Place, ResNetSpec
 
 BN_MOMENTUM = 0.9
@@ -204,10 +209,14 @@ class Blocks:
     def _projection(self, x: Any, filters: int, place: Place) -> Any:
         name, stride = f"{place.name}_shortcut", place.stride
         if self.spec.deep_stem and place.halves:
-            x = keras.layers.AveragePooling2D(2, stride, padding="same", name=f"{name}_pool")(x)
-            stride = 1
+            x, stride = self._average(x, place, name=f"{name}_pool"), 1
         x = self.conv(x, filters, 1, stride=stride, role="shortcut", name=name)
         return x if self.spec.preactivation else self.norm(x, relu=False, name=name)
+
+    def _average(self, x: Any, place: Place, *, name: str) -> Any:
+        if place.stride == 1:
+            return DilatedAveragePooling2D(place.entry_dilation, name=name)(x)
+        return keras.layers.AveragePooling2D(2, place.stride, padding="same", name=name)(x)
 
     def _merge(self, branch: Any, shortcut: Any | None, place: Place) -> Any:
         name, rate = place.name, self.stochastic_depth * place.depth_share

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import keras
 
 from resnet_keras.blocks import Blocks
-from resnet_keras.layers import PREPROCESS, Preprocess, record_of
+from resnet_keras.layers import PREPROCESS, Preprocess, functional, record_of
 from resnet_keras.records import Recipe, Record
 from resnet_keras.specs import Block, ConvRole, Pooling, ResNetSpec, Shortcut, Stem, Variant
 from resnet_keras.weights import Weights, head_layers, load_weights, read_weights, select_classes
@@ -92,7 +92,7 @@ def build_resnet(
         >>> model.output.shape
         (None, 5)
         >>> build_resnet(20, stem="cifar", shortcut="A", num_classes=10).count_params()
-        272474
+        271098
 
     Source: He et al. 2015, arXiv 1512.03385, tables 1 and 6, and the papers that `ResNetSpec` and
     `Blocks` name. Deviation: the default variant has the stride on the 3x3 convolution, as
@@ -154,7 +154,7 @@ def build_network(
     x = blocks.stages(blocks.stem(x))
     if num_classes is not None:
         x = _head(_pool(x, spec.pooling), spec.head, num_classes, dropout=dropout)
-    return keras.Model(images, x, name=f"resnet{spec.depth}")
+    return functional(images, x, name=f"resnet{spec.depth}")
 
 
 def _pool(x: keras.KerasTensor, pooling: Pooling) -> keras.KerasTensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ from resnet_keras.records import Record
 
 PACKAGE = "resnet_keras"
 PREPROCESS = "preprocess"
+_RECURSION = 50_000
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -164,9 +166,57 @@ class ZeroPaddedChannels(keras.layers.Layer):
         return {**super().get_config(), "filters": self.filters}
 
 
+def functional(inputs: Any, outputs: Any, *, name: str | None = None) -> keras.Model:
+    """Returns the Functional model between two tensors, however many layers lie between.
+
+    Keras walks the graph by recursion, one call a layer, and a network of 1,202 weighted layers
+    has over 4,000 of them.
+    """
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _RECURSION))
+    try:
+        return keras.Model(inputs, outputs, name=name)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 def is_head(name: str) -> bool:
     """Returns whether the layer of that name belongs to the head."""
     return name.startswith(("head_", "logits"))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class DilatedAveragePooling2D(keras.layers.Layer):
+    """Averages each position with those to its right and below it; Keras dilates no pool.
+
+    Beyond the edge nothing is averaged, as in `AveragePooling2D(2, padding="same")`.
+
+    Args:
+        dilation: Distance of the positions, in steps of the map.
+        **kwargs: Those of `keras.layers.Layer`.
+    """
+
+    def __init__(self, dilation: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dilation = dilation
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the averages, of the shape of the input."""
+        return self._sum(inputs) / self._sum(ops.ones_like(inputs[:1, :, :, :1]))
+
+    def _sum(self, x: Any) -> Any:
+        step = self.dilation
+        x = ops.pad(x, ((0, 0), (0, step), (0, step), (0, 0)))
+        rows = x[:, :-step] + x[:, step:]
+        return rows[:, :, :-step] + rows[:, :, step:]
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the shape of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the config that rebuilds this layer."""
+        return {**super().get_config(), "dilation": self.dilation}
 
 
 def record_of(model: keras.Model) -> Record:

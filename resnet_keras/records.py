@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 from resnet_keras.specs import ResNetSpec
@@ -49,8 +50,9 @@ class Recipe:
 
     @property
     def resize_to(self) -> int:
-        """Short side of the resized picture before the crop, in pixels."""
-        return round(self.image_size / self.crop)
+        """Short side of the resized picture before the crop, in pixels; rounded down, as timm."""
+        # The quotient of 224 and 224 / 232 must not become 231 for the sake of its last bit.
+        return math.floor(self.image_size / self.crop + 1e-9)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as a dictionary that JSON can hold."""

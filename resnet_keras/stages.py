@@ -1,4 +1,4 @@
-"""Stage boundaries: freezing, unfreezing, cutting the graph, and the table of stages."""
+"""Stage boundaries: freezing, unfreezing, cuts, feature pyramids, and the table of stages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import keras
 
-from resnet_keras.layers import BatchNorm, is_head, record_of
+from resnet_keras.layers import BatchNorm, functional, is_head, record_of
 
 Boundary = Literal["stem", "stage1", "stage2", "stage3", "stage4", "pool"]
 Start = Literal["all", "stage1", "stage2", "stage3", "stage4", "head"]
@@ -70,16 +70,27 @@ def unfreeze(
             beta train, the statistics stay) or "frozen" (nothing moves).
 
     Raises:
-        ValueError: If the stage or the mode is unknown.
+        ValueError: If the stage or the mode is unknown, or the model has no such stage.
 
     Example:
         >>> model = build_resnet(18, num_classes=5, width=0.25)
         >>> freeze(model)
         >>> unfreeze(model, start="stage4", batch_norm="affine")
     """
-    _check("start", start, STARTS)
+    check_start(model, start)
     trained = PARTS if start == "all" else PARTS[PARTS.index(start) :]
     _set_trainable(model, trained, trainable=True, batch_norm=batch_norm)
+
+
+def check_start(model: keras.Model, start: Start) -> None:
+    """Refuses a part that there is not, or that this model does not have."""
+    _check("start", start, STARTS)
+    parts = {part_of(layer) for layer in model.layers}
+    if start.startswith("stage") and start not in parts:
+        raise ValueError(
+            f"`start` must be a part of the model {model.name!r}, which has "
+            f"{[part for part in PARTS if part in parts]}. Received: start={start!r}"
+        )
 
 
 def _check(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -154,9 +165,44 @@ def split_at(model: keras.Model, boundary: Boundary) -> tuple[keras.Model, keras
             f"The model must go on behind the boundary. Received: boundary={boundary!r}, which "
             f"is the output of the model {model.name!r}"
         )
-    first = keras.Model(model.input, cut, name=f"{model.name}_through_{boundary}")
-    second = keras.Model(cut, model.output, name=f"{model.name}_after_{boundary}")
+    first = functional(model.input, cut, name=f"{model.name}_through_{boundary}")
+    second = functional(cut, model.output, name=f"{model.name}_after_{boundary}")
     return first, second
+
+
+def feature_pyramid(model: keras.Model, stages: tuple[int, ...] = (1, 2, 3, 4)) -> keras.Model:
+    """Returns the model from pixels to the features of several stages, for detectors.
+
+    The features of stage `n` are named "C2" to "C5" as in Lin et al. 2016, arXiv 1612.03144. At
+    sizes divisible by 32 each is exactly 4, 8, 16 and 32 times smaller than the picture, unless
+    `output_stride` says otherwise; `stage_summary` shows stride and channels. The layers, and so
+    the weights, are shared with the model. With pre-activation the last stage includes the final
+    norm and ReLU; the others end with the sum, as the next stage gets it.
+
+    Args:
+        model: A model of `build_resnet`, with or without a head.
+        stages: Numbers of the stages, 1 to 4, in increasing order.
+
+    Returns:
+        A flat Functional model with a dictionary of features, `(batch, height / stride, width /
+        stride, channels)` each.
+
+    Raises:
+        ValueError: If the model has no such stage, or none is wanted.
+
+    Example:
+        >>> model = build_resnet(18, num_classes=None, width=0.25, input_shape=(64, 64, 3))
+        >>> {name: level.shape for name, level in feature_pyramid(model, (2, 3, 4)).output.items()}
+        {'C3': (None, 8, 8, 32), 'C4': (None, 4, 4, 64), 'C5': (None, 2, 2, 128)}
+    """
+    known = {part_of(layer) for layer in model.layers}
+    if not stages or list(stages) != sorted({*stages}) or {f"stage{n}" for n in stages} - known:
+        raise ValueError(
+            "`stages` must hold numbers of stages that the model has, in increasing order. "
+            f"Received: stages={stages!r} for the model {model.name!r}"
+        )
+    levels = {f"C{n + 1}": boundary_layer(model, f"stage{n}").output for n in stages}  # type: ignore[arg-type]
+    return functional(model.input, levels, name=f"{model.name}_pyramid")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +260,7 @@ def stage_summary(model: keras.Model, image_size: int | None = None) -> StageSum
     """
     size = image_size or model.input.shape[1] or record_of(model).recipe.image_size
     weighted = [layer for layer in model.layers if part_of(layer) in PARTS]
-    probe = keras.Model(model.input, [layer.output for layer in weighted])
+    probe = functional(model.input, [layer.output for layer in weighted])
     picture = keras.KerasTensor((1, size, size, model.input.shape[-1]))
     shapes = [tensor.shape for tensor in probe.compute_output_spec(picture)]
     parts: dict[str, list[tuple[Any, tuple[int, ...]]]] = {}

@@ -16,7 +16,7 @@ import tensorflow as tf
 from resnet_keras.atomic import atomic_path
 from resnet_keras.data import Augmentation, Images, flip_views
 from resnet_keras.errors import RunError
-from resnet_keras.layers import record_of
+from resnet_keras.layers import functional, record_of
 from resnet_keras.stages import Boundary, boundary_layer
 
 # Pictures that go through the frozen part together: its speed no longer grows behind this.
@@ -80,7 +80,7 @@ class Activations:
 
 def activation_shape(model: keras.Model, boundary: Boundary, image_size: int) -> tuple[int, ...]:
     """Returns the shape of one picture's activations at the boundary."""
-    probe = keras.Model(model.input, boundary_layer(model, boundary).output)
+    probe = functional(model.input, boundary_layer(model, boundary).output)
     picture = keras.KerasTensor((1, image_size, image_size, model.input.shape[-1]))
     return tuple(probe.compute_output_spec(picture).shape[1:])
 
@@ -135,7 +135,7 @@ def _forward(
     model: keras.Model, boundary: Boundary, source: Activations | None
 ) -> Callable[[Any], Any]:
     start = boundary_layer(model, source.boundary).output if source else model.input
-    part = keras.Model(start, boundary_layer(model, boundary).output)
+    part = functional(start, boundary_layer(model, boundary).output)
     return inference_function(part)
 
 
@@ -173,7 +173,7 @@ def _results(
 
 def cache_key(model: keras.Model, images: Images, boundary: Boundary, *, views: Views) -> str:
     """Returns what the activations depend on, as a digest: equal keys, equal activations."""
-    part = keras.Model(model.input, boundary_layer(model, boundary).output)
+    part = functional(model.input, boundary_layer(model, boundary).output)
     digest = hashlib.sha256()
     for layer in part.layers:
         for variable in layer.weights:

@@ -13,7 +13,7 @@ import keras
 
 from resnet_keras.data import ImageData
 from resnet_keras.data.memory import available_memory
-from resnet_keras.stages import PARTS, Boundary, freeze, stage_summary, unfreeze
+from resnet_keras.stages import PARTS, Boundary, check_start, freeze, stage_summary, unfreeze
 from resnet_keras.training.cache import activation_shape
 from resnet_keras.training.optimizers import Phase
 
@@ -73,8 +73,9 @@ def plan_phases(
     pictures = len(data.train) * views + (len(data.val) if data.val else 0)
     plans = []
     for index, phase in enumerate(phases):
+        check_start(model, phase.start)
         frozen = frozen_parts(phase)
-        share = sum(macs[part] for part in frozen) / sum(macs.values())
+        share = sum(macs.get(part, 0) for part in frozen) / sum(macs.values())
         needed = 0
         if phase.boundary:
             shape = activation_shape(model, phase.boundary, size)

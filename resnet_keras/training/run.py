@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from resnet_keras.data import Augmentation, ImageData, Images
 from resnet_keras.evaluation import Evaluation, evaluate
+from resnet_keras.layers import functional
 from resnet_keras.stages import BOUNDARIES, Boundary, split_at
 from resnet_keras.training.cache import (
     EXTRACTION_BATCH,
@@ -159,7 +160,7 @@ class Run:
         for layer in self.settings.augmentation.layers(seed):
             x = layer(x)
         feed = picture_feed(self.data.train, seed=(self.settings.seed, plan.index))
-        trainer = keras.Model(inputs, self.model(x), name="augmented")
+        trainer = functional(inputs, self.model(x), name="augmented")
         val = self.data.val
         return trainer, feed, (lambda: evaluate(self.model, val)) if val else None
 

@@ -47,13 +47,13 @@ class Score:
         top1: Top-1 accuracy, in percent.
         top5: Top-5 accuracy, in percent; None if not published.
         image_size: Side of the pictures, in pixels.
-        crop: Share of the resized short side that the picture keeps.
+        crop: Share of the resized short side that the picture keeps; None if not published.
     """
 
     top1: float
     top5: float | None
     image_size: int
-    crop: float
+    crop: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +65,7 @@ class RegistryEntry:
         family: Who published them.
         files: Where they lie, in the order in which they are tried.
         parameters: Trainable parameters, the head included.
+        num_classes: Logits of the head, None if the weights have no head.
         scores: What was published about their accuracy, the recipe's resolution first.
         bgr: Whether the file wants its colours in the order blue, green, red; the first kernel
             is turned round when it is read, so that the network takes RGB.
@@ -76,6 +77,7 @@ class RegistryEntry:
     family: Family
     files: tuple[PublishedFile, ...]
     parameters: int
+    num_classes: int | None = 1000
     scores: tuple[Score, ...] = ()
     bgr: bool = False
     antialias: bool = True
