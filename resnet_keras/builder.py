@@ -101,28 +101,23 @@ def build_resnet(
     source = read_weights(weights) if isinstance(weights, str | Path) else weights
     if keep_classes is not None:
         source = _selected(source, keep_classes, num_classes)
-    wanted = {
-        name: value
-        for name, value in {
-            "depth": depth,
-            "variant": variant,
-            "block": block,
-            "stem": stem,
-            "shortcut": shortcut,
-            "width": width,
-            "groups": groups,
-            "width_per_group": width_per_group,
-            "conv_bias": conv_bias,
-            "output_stride": output_stride,
-            "pooling": pooling,
-            "head": head,
-        }.items()
-        if value is not None
-    }
-    record = _record(wanted, source, input_shape[-1])
+    wanted = _given(
+        depth=depth,
+        variant=variant,
+        block=block,
+        stem=stem,
+        shortcut=shortcut,
+        width=width,
+        groups=groups,
+        width_per_group=width_per_group,
+        conv_bias=conv_bias,
+        output_stride=output_stride,
+        pooling=pooling,
+        head=head,
+    )
     classes = _num_classes(num_classes, source)
     model = build_network(
-        record,
+        _record(wanted, source, input_shape[-1]),
         num_classes=classes,
         input_shape=input_shape,
         dropout=dropout,
@@ -179,6 +174,10 @@ def _head(
         x = keras.layers.Dropout(dropout, name="head_dropout")(x)
     # Whatever precision the network computes in, the loss sees float32 logits.
     return keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+
+
+def _given(**arguments: Any) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _record(wanted: Mapping[str, Any], source: Weights | None, channels: int) -> Record:
@@ -247,11 +246,6 @@ def _num_classes(wanted: int | Literal["weights"] | None, source: Weights | None
 
 def _skipped_head(model: keras.Model, source: Weights, num_classes: int | None) -> tuple[str, ...]:
     """Returns the layers of the head if that of the weights is not the model's."""
-    theirs = source.record.spec
-    ours = record_of(model).spec
-    if source.num_classes == num_classes and (ours.pooling, ours.head) == (
-        theirs.pooling,
-        theirs.head,
-    ):
-        return ()
-    return head_layers(model, source)
+    theirs, ours = source.record.spec, record_of(model).spec
+    same = (ours.pooling, ours.head) == (theirs.pooling, theirs.head)
+    return () if same and source.num_classes == num_classes else head_layers(model, source)

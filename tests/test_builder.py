@@ -12,6 +12,7 @@ from resnet_keras.layers import record_of, set_record
 from resnet_keras.records import Recipe, Record
 from resnet_keras.specs import ResNetSpec
 from resnet_keras.stages import stage_summary
+from tests.goldens.renew import PINNED
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -121,11 +122,10 @@ def test_the_graph_is_flat_and_functional():
     assert model.get_layer("stage3_block2_out").output.shape == (None, None, None, 32)
 
 
-@pytest.mark.parametrize("name", ["resnet18_v1.5", "resnet50_v1.5", "resnet50_v1"])
+@pytest.mark.parametrize("name", PINNED)
 def test_names_and_shapes_of_weights_are_the_golden_ones(name):
     """A new name breaks saved weights; `python -m tests.goldens.renew` accepts the new ones."""
-    depth, variant = name.removeprefix("resnet").split("_")
-    model = build_resnet(int(depth), variant=variant)
+    model = build_resnet(**PINNED[name])
     golden = json.loads((GOLDENS / f"{name}.json").read_text())
     assert list(golden) == [layer.name for layer in model.layers]
     found = {
@@ -209,7 +209,10 @@ def test_logits_are_float32_under_mixed_precision():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"depth": 51}, r"`depth` must be one of \[18, 34, 50, 101, 152\]. Received: depth=51"),
+        (
+            {"depth": 51},
+            r"`depth` must be one of \[18, 34, 50, 101, 152, 200\]. Received: depth=51",
+        ),
         ({"variant": "v3"}, "`variant` must be one of .* Received: variant='v3'"),
         ({"width": 0}, "`width` must lie in .* Received: width=0"),
         ({"num_classes": 0}, "`num_classes` must be a positive integer or None. Received: 0"),

@@ -9,6 +9,7 @@ from resnet_keras.layers import BatchNorm
 from resnet_keras.stages import (
     BOUNDARIES,
     PARTS,
+    feature_pyramid,
     freeze,
     part_of,
     split_at,
@@ -154,3 +155,31 @@ def test_a_part_that_trains_in_part_says_so(model):
 def test_a_wrong_name_is_answered_with_the_choices(model, call, message):
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+@pytest.mark.parametrize(("depth", "variant"), [(18, "v1.5"), (50, "v1"), (50, "v2"), (34, "d")])
+def test_a_feature_pyramid_has_the_outputs_of_the_stages(depth, variant):
+    model = build_resnet(depth, variant=variant, width=0.25, num_classes=3)
+    pyramid = feature_pyramid(model)
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 96, 160, 3))
+    levels = pyramid(pixels)
+    expansion = 1 if depth < 50 else 4
+    assert {name: tuple(level.shape) for name, level in levels.items()} == {
+        "C2": (1, 24, 40, 16 * expansion),
+        "C3": (1, 12, 20, 32 * expansion),
+        "C4": (1, 6, 10, 64 * expansion),
+        "C5": (1, 3, 5, 128 * expansion),
+    }
+    np.testing.assert_array_equal(levels["C5"], split_at(model, "stage4")[0](pixels))
+
+
+def test_a_feature_pyramid_of_some_stages_with_dilation():
+    model = build_resnet(18, width=0.25, num_classes=None, output_stride=8)
+    shapes = feature_pyramid(model, stages=(2, 4)).compute_output_shape((1, 64, 64, 3))
+    assert shapes == {"C3": (1, 8, 8, 32), "C5": (1, 8, 8, 128)}
+
+
+@pytest.mark.parametrize("stages", [(), (0, 1), (4, 3), (3, 3), (5,)])
+def test_stages_that_are_not_there_have_no_pyramid(stages):
+    with pytest.raises(ValueError, match="`stages` must hold numbers of stages"):
+        feature_pyramid(build_resnet(18, width=0.125), stages)

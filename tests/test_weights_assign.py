@@ -153,12 +153,6 @@ def test_tensor_of_another_shape_is_named_and_nothing_is_loaded(weights):
     assert_unchanged(target, before)
 
 
-def test_other_input_channels_are_refused(weights):
-    grey = build_resnet(18, width=0.125, num_classes=3, input_shape=(None, None, 1))
-    with pytest.raises(WeightsError, match="take 3 input channels and the model 1"):
-        load_weights(grey, weights)
-
-
 def test_model_of_another_program_is_refused(weights):
     with pytest.raises(ValueError, match="build_resnet"):
         load_weights(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), weights)
