@@ -2,7 +2,7 @@
 
 import pytest
 
-from recipes import elpv, export_savedmodel, finetune_folder, linear_probe
+from recipes import elpv, export_savedmodel, feature_pyramid, finetune_folder, linear_probe
 from resnet_keras import Phase
 from tests.pictures import make_tree
 
@@ -22,6 +22,12 @@ def test_a_folder_becomes_a_run_and_the_run_a_saved_model(photos, tmp_path):
     assert accuracy > 0.4
     picture = photos / "birch" / "000.png"
     assert export_savedmodel.main(run, tmp_path / "served", picture) in ("ash", "birch", "cedar")
+
+
+def test_a_small_fpn_learns_to_outline_discs(tmp_path):
+    # Calling every pixel a disc gives 0.18.
+    assert feature_pyramid.main(tmp_path / "discs.png", size=64, train=96, epochs=5) > 0.3
+    assert (tmp_path / "discs.png").stat().st_size > 10_000
 
 
 @pytest.mark.slow
