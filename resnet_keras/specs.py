@@ -158,6 +158,19 @@ class ResNetSpec:
             )
 
     @property
+    def title(self) -> str:
+        """What people call the network, such as "ResNeXt-50 32x4d v1.5"."""
+        if self.groups > 1:
+            name = f"ResNeXt-{self.depth} {self.groups}x{self.width_per_group}d"
+        elif self.width_per_group != 64:
+            name = f"Wide ResNet-{self.depth}-{self.width_per_group / 64:g}"
+        else:
+            name = f"{'Plain' if self.shortcut == 'none' else 'ResNet'}-{self.depth}"
+        stem = " for CIFAR" if self.stem == "cifar" else ""
+        width = "" if self.width == 1 else f", width {self.width:g}"
+        return f"{name} {self.variant}{stem}{width}"
+
+    @property
     def preactivation(self) -> bool:
         """Whether batch norm and ReLU come before each convolution."""
         return self.variant in ("v2", "v2d")

@@ -68,7 +68,7 @@ def _finite(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _title(record: Record) -> str:
-    return f"ResNet-{record.spec.depth} {record.spec.variant} ({record.name})"
+    return f"{record.spec.title} ({record.name})"
 
 
 def _head(record: Record, metrics: Mapping[str, float], fingerprint: str | None) -> str:
@@ -90,11 +90,9 @@ def _head(record: Record, metrics: Mapping[str, float], fingerprint: str | None)
 
 
 def _what(record: Record) -> str:
-    width = "" if record.spec.width == 1 else f" of {record.spec.width:g} times the usual width"
     return (
-        f"# {_title(record)}\n\n"
-        f"A ResNet-{record.spec.depth}{width}, variant {record.spec.variant}, that sorts pictures "
-        f"into {_count(record)}, as a TensorFlow SavedModel.\n"
+        f"# {_title(record)}\n\nA {record.spec.title} that sorts pictures into {_count(record)}, "
+        "as a TensorFlow SavedModel.\n"
     )
 
 

@@ -45,7 +45,7 @@ def _report(run: Run, evaluation: Evaluation | None) -> None:
     facts = {
         "Weights": record.source,
         "Licence of the weights": record.licence or "not stated",
-        "Network": f"ResNet-{record.spec.depth} {record.spec.variant}, width {record.spec.width:g}",
+        "Network": record.spec.title,
         "Pictures": f"{len(data.train)} for training, {data.recipe.image_size} pixels",
         "Data fingerprint": data.fingerprint,
         "Phases": ", ".join(
