@@ -15,7 +15,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 class Recipe:
     """How pixels become the numbers that the weights were trained on.
 
-    A picture is resized so that its short side is `image_size / crop`, the central
+    A picture is resized so that its short side is `image_size / crop`, rounded down, the central
     `image_size` square is cut out, and each channel becomes `(pixel - mean) / std`.
 
     Args:

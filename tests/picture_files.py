@@ -30,6 +30,11 @@ def _transparent_palette() -> bytes:
     return encoded(Image.fromarray(smooth(90, 70)).quantize(12), "PNG", transparency=3)
 
 
+def _animated_webp(first: np.ndarray, second: np.ndarray, **options) -> bytes:
+    more = [Image.fromarray(second)]
+    return encoded(first, "WEBP", save_all=True, append_images=more, **options)
+
+
 def turned(orientation: int, *, byte_order: str) -> bytes:
     exif = Image.Exif()
     exif.endian = byte_order
@@ -59,10 +64,16 @@ PICTURES = {
         smooth(90, 70), "GIF", save_all=True, append_images=[Image.fromarray(noise(90, 70))]
     ),
     "bmp": encoded(smooth(90, 70), "BMP"),
+    "grey bmp": encoded(smooth(90, 70)[..., 0], "BMP"),
+    "palette bmp": encoded(Image.fromarray(smooth(90, 71)).quantize(256), "BMP"),
+    "small palette bmp": encoded(Image.fromarray(smooth(90, 70)).quantize(12), "BMP"),
     "webp": encoded(smooth(90, 70), "WEBP"),
     "lossless webp": encoded(smooth(90, 70), "WEBP", lossless=True),
     "transparent webp": encoded(_rgba(90, 70), "WEBP"),
     "lossless transparent webp": encoded(_rgba(90, 70), "WEBP", lossless=True),
+    "animated webp": _animated_webp(smooth(90, 70), noise(90, 70)),
+    "lossless animated webp": _animated_webp(smooth(90, 70), noise(90, 70), lossless=True),
+    "transparent animated webp": _animated_webp(smooth(90, 70, 4), smooth(90, 70, 4)[::-1]),
     "enlarged": encoded(smooth(11, 13), "PNG"),
     "not resized": encoded(noise(37, 37), "PNG"),
     "one pixel": encoded(noise(1, 1), "PNG"),

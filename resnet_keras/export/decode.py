@@ -14,8 +14,9 @@ KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 def decode_pictures(image_bytes: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     """Decodes, resizes and crops pictures with TensorFlow ops alone, as `read_image` does.
 
-    JPEG (turned as its EXIF block says), PNG, GIF (its first frame), BMP and WebP are read by
-    content; what is transparent is put on white. EXIF in other formats is ignored.
+    JPEG (turned as its EXIF block says), PNG, GIF, BMP and WebP are read by content; of an
+    animation the first frame counts, and what is transparent is put on white. EXIF in other
+    formats is ignored; BMP of less than 8 bits, or compressed, is refused.
 
     Args:
         image_bytes: Files, string `(n,)`; n may be 0.
@@ -64,23 +65,35 @@ def fit(pixels: tf.Tensor, recipe: Recipe) -> tf.Tensor:
     offset = tf.round(tf.cast(resized - recipe.image_size, tf.float64) / 2)
     window = tf.cast(tf.stack([resized / shape, -offset], axis=1), tf.float32)
     # One side after the other with 8 bits in between, as Pillow: few pixels differ, by 1 of 255.
-    for axis in (1, 0):
-        pixels = _resize_side(pixels, axis, recipe=recipe, window=window[axis])
+    height_first = _height_first(shape - resized)
+    for axis in (1 - height_first, height_first):
+        pixels = _resize_side(pixels, axis, recipe=recipe, window=window)
     return tf.ensure_shape(pixels, (recipe.image_size, recipe.image_size, 3))
 
 
-def _resize_side(pixels: tf.Tensor, axis: int, *, recipe: Recipe, window: tf.Tensor) -> tf.Tensor:
-    """Scales one side by `window[0]`, moves it by `window[1]` and keeps the first pixels of it.
+def _height_first(lost: tf.Tensor) -> tf.Tensor:
+    """Whether Pillow, from 13.0, resizes the height before the width, as 0 or 1.
+
+    Args:
+        lost: How many pixels the height and the width lose, int64 `(2,)`.
+    """
+    return tf.cast((lost[0] > 0) & (lost[0] > 2 * lost[1]), tf.int32)
+
+
+def _resize_side(
+    pixels: tf.Tensor, axis: tf.Tensor, *, recipe: Recipe, window: tf.Tensor
+) -> tf.Tensor:
+    """Scales one side by `window[axis, 0]`, moves it by `window[axis, 1]` and keeps its beginning.
 
     What lies outside the square is never computed, however long the picture.
     """
-    chosen = tf.constant([axis == 0, axis == 1])
+    chosen = tf.range(2) == axis
     # The op behind `tf.image.resize`.
     scaled = tf.raw_ops.ScaleAndTranslate(
         images=pixels[tf.newaxis],
         size=tf.where(chosen, recipe.image_size, tf.shape(pixels)[:2]),
-        scale=tf.where(chosen, window[0], 1.0),
-        translation=tf.where(chosen, window[1], 0.0),
+        scale=tf.where(chosen, window[:, 0], 1.0),
+        translation=tf.where(chosen, window[:, 1], 0.0),
         kernel_type=KERNELS[recipe.interpolation],
         antialias=True,
     )[0]

@@ -10,8 +10,13 @@ import tensorflow as tf
 from resnet_keras.data.decode import MAX_PIXELS
 from resnet_keras.export.exif import upright
 
-# The sizes of all formats but JPEG stand within the first 30 bytes.
-HEAD_BYTES = 32
+# The sizes of all formats but JPEG, and how a BMP is packed, stand within the first 34 bytes.
+HEAD_BYTES = 34
+# Of a BMP, before the header that says its own length, and its longest palette.
+BMP_FILE_HEADER, BMP_PALETTE = 14, 4 * 256
+
+# Flags of an extended WebP.
+WEBP_ALPHA, WEBP_ANIMATION = 0x10, 0x02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,15 +148,27 @@ def _decode_gif(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
 
 def _decode_bmp(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     bits = _little(head, 28, 2)
-    # TensorFlow takes the places in a palette for grey levels.
-    colours = require(
-        bits >= 24,
+    # TensorFlow has no ops for fewer bits, and takes packed runs of pixels for pixels.
+    plain = require(
+        (bits >= 24) | ((bits == 8) & (_little(head, 30, 4) == 0)),
         name=tf.constant("a BMP picture"),
-        rule="must have 24 or 32 bits a pixel",
+        rule="must have 24 or 32 bits a pixel, or 8 that are not compressed",
         received=tf.strings.as_string(bits),
     )
-    with tf.control_dependencies([colours]):
-        return tf.io.decode_bmp(tf.identity(data), channels=3)
+    with tf.control_dependencies([plain]):
+        pixels = tf.io.decode_bmp(tf.identity(data), channels=3)
+    # TensorFlow takes the places in a palette for grey levels.
+    places = tf.cast(pixels[..., 0], tf.int32)
+    return tf.cond(bits == 8, lambda: tf.gather(_bmp_palette(data, head), places), lambda: pixels)
+
+
+def _bmp_palette(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
+    """Returns the RGB colours of a palette, uint8 `(256, 3)`, black where the file has none."""
+    start = BMP_FILE_HEADER + _little(head, 14, 4)
+    length = tf.clip_by_value(_little(head, 10, 4) - start, 0, BMP_PALETTE)
+    colours = tf.strings.substr(data, start, length)
+    padded = tf.strings.substr(tf.strings.join([colours, b"\0" * BMP_PALETTE]), 0, BMP_PALETTE)
+    return tf.reshape(tf.io.decode_raw(padded, tf.uint8), (-1, 4))[:, 2::-1]
 
 
 def _webp_size(data: tf.Tensor, head: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -171,16 +188,21 @@ def _webp_kind(head: tf.Tensor) -> tf.Tensor:
 
 def _decode_webp(data: tf.Tensor, head: tf.Tensor) -> tf.Tensor:
     flags = tf.stack([0, head[24], head[20]])[_webp_kind(head)]
-    has_alpha = tf.bitwise.bitwise_and(flags, 0x10) > 0
-    still = require(
-        (_webp_kind(head) != 2) | (tf.bitwise.bitwise_and(flags, 0x02) == 0),
-        name=tf.constant("a WebP picture"),
-        rule="must not be animated",
-        received=tf.constant("an animation"),
+    animated = (_webp_kind(head) == 2) & (tf.bitwise.bitwise_and(flags, WEBP_ANIMATION) > 0)
+    has_alpha = tf.bitwise.bitwise_and(flags, WEBP_ALPHA) > 0
+    data = tf.cond(animated, lambda: _webp_with_alpha(data, flags), lambda: data)
+    return tf.cond(
+        animated | has_alpha, lambda: _webp_on_white(data), lambda: _webp(data, channels=3)
     )
-    with tf.control_dependencies([still]):
-        data = tf.identity(data)
-    return tf.cond(has_alpha, lambda: _webp_on_white(data), lambda: _webp(data, channels=3))
+
+
+def _webp_with_alpha(data: tf.Tensor, flags: tf.Tensor) -> tf.Tensor:
+    """Returns an animation that says it has alpha: TensorFlow refuses those that do not."""
+    flag = tf.gather(
+        tf.constant([bytes([byte]) for byte in range(256)]),
+        tf.bitwise.bitwise_or(flags, WEBP_ALPHA),
+    )
+    return tf.strings.join([tf.strings.substr(data, 0, 20), flag, tf.strings.substr(data, 21, -1)])
 
 
 def _webp(data: tf.Tensor, *, channels: int) -> tf.Tensor:
