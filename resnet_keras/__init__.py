@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resnet_keras.stages import unfreeze as unfreeze
     from resnet_keras.training import Phase as Phase
     from resnet_keras.training import fine_tune as fine_tune
+    from resnet_keras.weights import decode_predictions as decode_predictions
     from resnet_keras.weights import list_weights as list_weights
     from resnet_keras.weights import load_weights as load_weights
     from resnet_keras.weights import save_weights as save_weights
@@ -41,6 +42,7 @@ _HOMES = {
     "unfreeze": "stages",
     "Phase": "training",
     "fine_tune": "training",
+    "decode_predictions": "weights",
     "list_weights": "weights",
     "load_weights": "weights",
     "save_weights": "weights",
@@ -65,6 +67,7 @@ __all__ = [  # noqa: RUF022  (in the order of a project's life)
     "fine_tune",
     "evaluate",
     "predict",
+    "decode_predictions",
     "export_model",
 ]
 

@@ -13,7 +13,14 @@ from resnet_keras.blocks import Blocks
 from resnet_keras.layers import PREPROCESS, Preprocess, functional, record_of
 from resnet_keras.records import Recipe, Record
 from resnet_keras.specs import Block, ConvRole, Pooling, ResNetSpec, Shortcut, Stem, Variant
-from resnet_keras.weights import Weights, head_layers, load_weights, read_weights, select_classes
+from resnet_keras.weights import (
+    Weights,
+    head_layers,
+    load_weights,
+    read_weights,
+    resolve,
+    select_classes,
+)
 from resnet_keras.weights.adapt import Classes
 from resnet_keras.weights.assign import FREE_FIELDS
 
@@ -53,8 +60,9 @@ def build_resnet(
     Args:
         depth: 18, 34, 50, 101, 152 or 200; with `stem="cifar"` 6n + 2 or 9n + 2; 50 if neither
             it nor weights are given.
-        weights: "imagenet", a name of `list_weights()`, a file (`.safetensors`, `.h5`, `.pth`,
-            `.onnx`), a run folder, or None for He initialisation.
+        weights: "imagenet" (torchvision's first, for the depths 18 to 152), a name of
+            `list_weights()`, a file (`.safetensors`, `.h5`, `.pth`, `.onnx`), a run folder, or
+            None for He initialisation.
         num_classes: Number of logits. "weights" keeps those of the weights (1000 without
             weights); another number than theirs makes a new head; None leaves the head out, so
             that the model returns features `(batch, height / 32, width / 32, channels)`.
@@ -98,7 +106,10 @@ def build_resnet(
     `Blocks` name. Deviation: the default variant has the stride on the 3x3 convolution, as
     torchvision; the paper has it on the first 1x1.
     """
-    source = read_weights(weights) if isinstance(weights, str | Path) else weights
+    if isinstance(weights, str | Path):
+        source: Weights | None = read_weights(resolve(weights, depth))
+    else:
+        source = weights
     if keep_classes is not None:
         source = _selected(source, keep_classes, num_classes)
     wanted = _given(

@@ -102,6 +102,7 @@ class ResNetSpec:
         head: Units of the hidden layers between pooling and logits.
         output_stride: The features are at most this many times smaller than the picture: 32, 16
             or 8; strides beyond it become dilation (Chen et al. 2017, arXiv 1706.05587).
+        stage_blocks: Blocks in each stage where `DEPTHS` has others for the depth; empty if not.
     """
 
     depth: int = 50
@@ -120,6 +121,7 @@ class ResNetSpec:
     pooling: Pooling = "avg"
     head: tuple[int, ...] = ()
     output_stride: int = 32
+    stage_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_choice("variant", self.variant, get_args(Variant))
@@ -133,15 +135,26 @@ class ResNetSpec:
         object.__setattr__(self, "head", tuple(self.head))
         object.__setattr__(self, "conv_bias", _ordered_roles(self.conv_bias))
         object.__setattr__(self, "block", _block(self.depth, self.stem, self.block))
+        object.__setattr__(self, "stage_blocks", tuple(self.stage_blocks))
         if not 0 < self.width <= 16:
             raise ValueError(f"`width` must lie in (0, 16]. Received: width={self.width!r}")
         if not all(_is_count(units) for units in self.head):
             raise ValueError(f"`head` must hold positive integers. Received: head={self.head!r}")
         self._check_groups()
+        self._check_stage_blocks()
         if self.shortcut == "A" and self.widths[0] * self.expansion < self.stem_filters:
             raise ValueError(
                 "`shortcut='A'` can only add channels, and the stages must not be narrower than "
                 f"the stem's {self.stem_filters} channels. Received: width={self.width}"
+            )
+
+    def _check_stage_blocks(self) -> None:
+        layers = 2 if self.block == "basic" else 3
+        counts = self.stage_blocks
+        if counts and (len(counts) != len(self.widths) or layers * sum(counts) + 2 != self.depth):
+            raise ValueError(
+                f"`stage_blocks` must give {len(self.widths)} stages the {self.depth - 2} layers "
+                f"of depth {self.depth}, {layers} a block. Received: stage_blocks={counts!r}"
             )
 
     def _check_groups(self) -> None:
@@ -183,6 +196,8 @@ class ResNetSpec:
     @property
     def blocks(self) -> tuple[int, ...]:
         """Number of blocks in each stage."""
+        if self.stage_blocks:
+            return self.stage_blocks
         if self.stem == "imagenet":
             return DEPTHS[self.depth][1]
         return 3 * ((self.depth - 2) // CIFAR_STEP[self.kind],)
@@ -245,7 +260,10 @@ class ResNetSpec:
     def to_dict(self) -> dict[str, Any]:
         """Returns the spec as a dictionary that JSON can hold."""
         values = dataclasses.asdict(self)
-        return {**values, "conv_bias": list(self.conv_bias), "head": list(self.head)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+        }
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

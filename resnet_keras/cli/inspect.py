@@ -1,16 +1,14 @@
-"""`resnet-keras summary` and `weights`: what a network and its weights are."""
+"""`resnet-keras summary`: what a network is."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Annotated, Literal
 
-import typer
 from typer import Argument, Option, echo
 
 from resnet_keras.cli.common import Json, import_tensorflow, print_json
-
-weights_app = typer.Typer(help="Weights that are known by name.", no_args_is_help=True)
+from resnet_keras.specs import Shortcut, Stem, Variant
 
 
 def summary(
@@ -18,9 +16,18 @@ def summary(
         str | None,
         Argument(help="Weights by name, a file or a run folder; none for random weights."),
     ] = None,
-    depth: Annotated[int | None, Option(help="18, 34, 50, 101 or 152.")] = None,
-    variant: Annotated[Literal["v1", "v1.5"] | None, Option(help="Place of the stride.")] = None,
+    depth: Annotated[
+        int | None, Option(help="18, 34, 50, 101, 152 or 200; with --stem cifar 6n + 2 or 9n + 2.")
+    ] = None,
+    variant: Annotated[Variant | None, Option(help="Order of the layers in a block.")] = None,
+    stem: Annotated[Stem | None, Option(help="For large pictures, or those of CIFAR.")] = None,
+    shortcut: Annotated[
+        Shortcut | None, Option(help="Identity (A), projections (B, stage, C), or none.")
+    ] = None,
     width: Annotated[float | None, Option(help="Multiplier of the stage widths.")] = None,
+    groups: Annotated[int | None, Option(help="Groups of the 3x3 convolutions.")] = None,
+    width_per_group: Annotated[int | None, Option(help="Channels a group in stage 1.")] = None,
+    output_stride: Annotated[int | None, Option(help="32, 16 or 8.")] = None,
     image_size: Annotated[int | None, Option(min=1, help="In pixels.")] = None,
     through: Annotated[
         Literal["stem", "stage1", "stage2", "stage3", "stage4", "pool"] | None,
@@ -35,41 +42,18 @@ def summary(
     import_tensorflow()
     from resnet_keras import build_resnet, freeze, stage_summary
 
-    model = build_resnet(depth, weights=weights, variant=variant, width=width)
+    model = build_resnet(
+        depth,
+        weights=weights,
+        variant=variant,
+        stem=stem,
+        shortcut=shortcut,
+        width=width,
+        groups=groups,
+        width_per_group=width_per_group,
+        output_stride=output_stride,
+    )
     if through:
         freeze(model, through=through)
     rows = stage_summary(model, image_size)
     print_json([dataclasses.asdict(row) for row in rows]) if json else echo(str(rows))
-
-
-@weights_app.command("list")
-def list_command(json: Json = False) -> None:
-    """Lists the weights that are known by name."""
-    from resnet_keras import list_weights, weights_info
-
-    entries = [weights_info(name) for name in list_weights()]
-    if json:
-        print_json([entry.to_dict() for entry in entries])
-        return
-    for entry in entries:
-        spec = entry.record.spec
-        network = f"ResNet-{spec.depth} {spec.variant}, width {spec.width:g}"
-        echo(f"{entry.record.name:16}{network:30}{entry.parameters:>12,}  {entry.record.licence}")
-
-
-@weights_app.command("info")
-def info(
-    name: Annotated[str, Argument(help="A name of `weights list`.", show_default=False)],
-    json: Json = False,
-) -> None:
-    """Shows what is known about weights: network, recipe, classes, source and licence."""
-    from resnet_keras import weights_info
-
-    facts = weights_info(name).to_dict()
-    if json:
-        print_json(facts)
-        return
-    record = facts.pop("record")
-    for group in (record.pop("spec"), record.pop("recipe"), record, facts):
-        for key, value in group.items():
-            echo(f"{key:16}{value}")

@@ -9,7 +9,15 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
-from resnet_keras.cli import demo, finetune, inspect, use
+from resnet_keras.cli import (
+    demo,
+    finetune,
+    inspect,
+    use,
+    weights,
+    weights_convert,
+    weights_files,
+)
 from resnet_keras.errors import (
     DataError,
     DivergedError,
@@ -44,7 +52,10 @@ app.command("evaluate")(use.evaluate)
 app.command("predict")(use.predict)
 app.command("export")(use.export)
 app.command("summary")(inspect.summary)
-app.add_typer(inspect.weights_app, name="weights")
+weights.weights_app.command("fetch")(weights_files.fetch)
+weights.weights_app.command("verify")(weights_files.verify)
+weights.weights_app.command("convert")(weights_convert.convert)
+app.add_typer(weights.weights_app, name="weights")
 
 
 def _show_version(value: bool) -> None:

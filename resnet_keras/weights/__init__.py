@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from resnet_keras.weights.onnx import read_onnx as read_onnx
     from resnet_keras.weights.registry import REGISTRY as REGISTRY
     from resnet_keras.weights.registry import list_weights as list_weights
+    from resnet_keras.weights.registry import resolve as resolve
     from resnet_keras.weights.registry import weights_info as weights_info
     from resnet_keras.weights.sources import read_weights as read_weights
 
@@ -37,6 +38,7 @@ _HOMES = {
     "list_weights": "registry",
     "weights_info": "registry",
     "read_weights": "sources",
+    "resolve": "registry",
 }
 
 __all__ = list(_HOMES)

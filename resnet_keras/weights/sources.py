@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
 
 from resnet_keras.errors import WeightsError
-from resnet_keras.records import Record
+from resnet_keras.weights.containers import as_float32, is_own
+from resnet_keras.weights.entries import RegistryEntry
 from resnet_keras.weights.files import Weights, listed, near, read_tensors
-from resnet_keras.weights.onnx import read_onnx
-from resnet_keras.weights.registry import REGISTRY, read_entry
+from resnet_keras.weights.foreign import read_file
+from resnet_keras.weights.published_files import read_entry
+from resnet_keras.weights.registry import REGISTRY, resolve, weights_info
+from resnet_keras.weights.sniff import first_bytes
 
 # How the tensors of the network are told from those of the optimizer in a checkpoint.
 MODEL_PREFIX = "model/"
 _CHECKPOINTS = ("checkpoints/best.safetensors", "checkpoints/last.safetensors")
-_logger = logging.getLogger("resnet_keras")
 
 
-def read_weights(source: str | Path, *, allow_nonfinite: bool = False) -> Weights:
+def read_weights(
+    source: str | Path,
+    *,
+    like: str | None = None,
+    allow_nonfinite: bool = False,
+    allow_keras: bool = False,
+) -> Weights:
     """Reads and verifies weights without building a network.
 
+    A file of another program that is a copy of a published one is known by its digest, and gets
+    the record of that. For any other the network is read from its names and shapes, and what
+    they cannot show is assumed and said.
+
     Args:
-        source: A name of `list_weights()`, a `.safetensors` or `.onnx` file, or a run folder,
-            whose best checkpoint is taken, or else its last.
+        source: "imagenet" (for depth 50), a name of `list_weights()`, a run folder, whose best
+            checkpoint is taken, or else its last, or a file: `.safetensors` of this package, of
+            torchvision or timm; `.h5` of keras.applications, KerasHub or classification_models;
+            `.pth` or `.bin` of torch (which must be installed); or `.onnx`.
+        like: Name of registered weights whose network, recipe and licence those of a file are,
+            such as "resnet50.a1_in1k" for what was fine-tuned from them.
         allow_nonfinite: Whether NaN and infinity may occur.
+        allow_keras: Whether the weights of a `.keras` archive of another program may be read;
+            its model is not looked at.
 
     Returns:
         The tensors, as float32, and their record.
@@ -42,14 +59,31 @@ def read_weights(source: str | Path, *, allow_nonfinite: bool = False) -> Weight
         >>> weights.record.spec.depth, weights.num_classes
         (18, 2)
     """
+    entry = None if like is None else weights_info(like)
+    source = resolve(source)
     if isinstance(source, str) and source in REGISTRY:
+        _refuse_like(entry, source)
         weights = read_entry(REGISTRY[source])
     else:
         path = _locate(Path(source))
-        weights = read_onnx(path) if path.suffix.lower() == ".onnx" else _read_own(path)
+        # What cannot be a file of anything is refused by its own sentence.
+        first_bytes(path)
+        if is_own(path):
+            _refuse_like(entry, source)
+            weights = _read_own(path)
+        else:
+            weights = read_file(path, entry, allow_keras=allow_keras)
     if not allow_nonfinite:
         _check_finite(weights, source)
     return weights
+
+
+def _refuse_like(entry: RegistryEntry | None, source: str | Path) -> None:
+    if entry is not None:
+        raise WeightsError(
+            f"{str(source)!r} says itself which network it is of; leave `like` out, which is for "
+            "files of other programs."
+        )
 
 
 def _locate(path: Path) -> Path:
@@ -85,20 +119,7 @@ def _read_own(path: Path) -> Weights:
             for name, tensor in tensors.items()
             if name.startswith(MODEL_PREFIX)
         }
-    return Weights(record, _as_float32(tensors, path, record))
-
-
-def _as_float32(
-    tensors: dict[str, np.ndarray], path: Path, record: Record
-) -> dict[str, np.ndarray]:
-    kinds = {name: tensor.dtype.name for name, tensor in tensors.items()}
-    if integers := [name for name, kind in kinds.items() if "float" not in kind]:
-        raise WeightsError(
-            f"{path} holds whole numbers or flags where weights are needed: {listed(integers)}."
-        )
-    if others := sorted(set(kinds.values()) - {"float32"}):
-        _logger.warning("%s holds %s; converted to float32", record.name, " and ".join(others))
-    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    return Weights(record, as_float32(tensors, path))
 
 
 def _check_finite(weights: Weights, source: str | Path) -> None:

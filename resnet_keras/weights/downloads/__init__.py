@@ -1,0 +1,1 @@
+"""What `fetch` is made of: the cache, the addresses, and the way over the network."""
