@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: setup demo test lint test-slow wheel clean
+.PHONY: setup demo test lint test-slow test-references wheel clean
 
 setup: $(READY)
 
@@ -18,7 +18,7 @@ demo: setup
 	$(BIN)/resnet-keras demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python -m pytest --doctest-modules resnet_keras --doctest-glob=README.md README.md
 	IMAGE_SIZE=64 EPOCHS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
 
@@ -30,6 +30,14 @@ lint: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Against torch, timm and JAX themselves; they are large, so nothing else installs them.
+test-references: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt torch timm jax
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_parity.py tests/test_architectures.py \
+	  tests/test_weights_readers.py tests/test_weights_layouts.py tests/test_weights_published.py \
+	  tests/test_weights_registry.py tests/test_preprocessing.py
 
 wheel: setup
 	$(BIN)/python -m build

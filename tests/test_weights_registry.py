@@ -18,7 +18,7 @@ from resnet_keras.errors import WeightsError
 from resnet_keras.layers import record_of
 from resnet_keras.records import Record
 from resnet_keras.weights import REGISTRY, list_weights, read_weights, weights_info
-from resnet_keras.weights.registry import imagenet_name
+from resnet_keras.weights.registry import resolve
 
 
 def _folder(module):
@@ -50,14 +50,18 @@ def test_unknown_name_names_the_known_ones():
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
 def test_imagenet_means_the_classes_of_the_paper(depth):
-    entry = weights_info(imagenet_name(depth))
+    entry = weights_info(resolve("imagenet", depth))
     assert (entry.record.spec.depth, entry.num_classes) == (depth, 1000)
     assert entry.files[0].url.endswith(".safetensors")
 
 
 def test_imagenet_of_another_depth_is_refused():
     with pytest.raises(WeightsError, match=r"depths \[18, 34, 50, 101, 152\]. Received: depth=200"):
-        imagenet_name(200)
+        resolve("imagenet", 200)
+
+
+def test_imagenet_is_the_50_layers_where_no_depth_is_named():
+    assert weights_info("imagenet") is weights_info("resnet50.tv_in1k")
 
 
 @pytest.mark.parametrize("name", list_weights())
