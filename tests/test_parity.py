@@ -16,6 +16,7 @@ from resnet_keras.builder import build_network
 from resnet_keras.records import Recipe, Record
 from resnet_keras.specs import ResNetSpec
 from tests.parity_cases import CASES, CLASSES, SIZES, STRIDES, branch_end, images, values
+from tests.torch_packages import import_or_skip
 
 GOLDEN = json.loads((Path(__file__).parent / "goldens" / "parity.json").read_text())
 # The pictures of these tests are normalised already.
@@ -77,7 +78,8 @@ def test_a_pool_that_pads_zeros_would_be_noticed_before_the_first_relu():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_weights_from_torch_give_the_logits_of_torch(name, tmp_path):
-    torch = pytest.importorskip("torch")
+    torch = import_or_skip("torch")
+    import_or_skip("timm")
     from safetensors.torch import save_file
 
     from resnet_keras.weights import load_weights, read_weights

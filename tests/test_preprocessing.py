@@ -18,6 +18,7 @@ from resnet_keras.evaluation import predict
 from resnet_keras.export import decode_pictures, export_model
 from resnet_keras.layers import PREPROCESS, Preprocess, record_of, set_record
 from resnet_keras.records import Recipe, Record
+from tests.torch_packages import import_or_skip
 from tests.varied_pictures import SIZES, varied_pictures
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -157,7 +158,7 @@ def test_networks_see_the_published_numbers(published, files):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision V1", "torchvision V2"])
 def test_torchvision_itself_gives_these_numbers(name, files):
-    presets = pytest.importorskip("torchvision.transforms._presets")
+    presets = import_or_skip("torchvision.transforms._presets")
     published = PUBLISHED[name]
     transform = presets.ImageClassification(crop_size=published.size, resize_size=published.resize)
     check_transform(transform, published, files)
@@ -166,7 +167,7 @@ def test_torchvision_itself_gives_these_numbers(name, files):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_timm_itself_gives_these_numbers(name, files):
-    data = pytest.importorskip("timm.data")
+    data = import_or_skip("timm.data")
     published = PUBLISHED[name]
     mean, std = published.normalisation
     transform = data.create_transform(

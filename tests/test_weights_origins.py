@@ -220,7 +220,7 @@ def test_an_entry_falls_back_to_its_next_file_and_says_why(server, file, caplog)
         taken, path = fetch_entry(entry(gone, file))
     assert (taken, path) == (file, fetch(file))
     assert f"{gone.url} answered 404" in caplog.text
-    assert f"were taken from {file.url}" in caplog.text
+    assert f"are taken from {file.url}" in caplog.text
 
 
 def test_an_entry_takes_a_cached_file_before_it_downloads(server, file):

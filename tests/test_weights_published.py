@@ -10,6 +10,7 @@ import pytest
 from resnet_keras.builder import build_network
 from resnet_keras.records import Record
 from resnet_keras.weights import REGISTRY, list_weights, weights_info
+from tests.torch_packages import import_or_skip
 from tests.weights_facts import CLASSIFICATION_MODELS, TIMM, TORCHVISION
 
 SHALLOW = [name for name in list_weights() if REGISTRY[name].record.spec.depth <= 50]
@@ -132,7 +133,7 @@ def test_the_deep_network_has_the_published_parameters(name):
 
 @pytest.mark.slow
 def test_timm_says_the_same_of_all_its_weights():
-    models = pytest.importorskip("timm.models")
+    models = import_or_skip("timm.models")
     configs = {
         f"{arch}.{tag}": config
         for module in (models.resnet, models.resnetv2)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from tests.parity_cases import CASES, CLASSES, branch_end, values
+from tests.torch_packages import without_operators
 
 _KINDS = {
     "weight": "gamma",
@@ -49,24 +50,6 @@ _PREACTIVATION = (
 )
 
 
-def import_timm():
-    """Returns timm, which needs torchvision only for its transforms, not for its operators."""
-    register = torch.library.register_fake
-
-    def skip_missing(name, *arguments, **options):
-        # The operators are compiled; those for another torch are not there to be registered.
-        if name.startswith("torchvision::"):
-            return lambda function: function
-        return register(name, *arguments, **options)
-
-    torch.library.register_fake = skip_missing
-    try:
-        import timm
-    finally:
-        torch.library.register_fake = register
-    return timm
-
-
 def our_name(name, patterns):
     """Returns the name that we give to a tensor of timm's."""
     for pattern, layer in patterns:
@@ -92,7 +75,9 @@ def _patterns(name):
 
 def model(name, **options):
     """Returns timm's network of that name, for inference, with the weights of `values`."""
-    network = import_timm().create_model(name, num_classes=CLASSES, **options)
+    with without_operators(torch):
+        from timm import create_model
+    network = create_model(name, num_classes=CLASSES, **options)
     end, patterns = branch_end(CASES[name]), _patterns(name)
     state = {}
     for key, tensor in network.state_dict().items():

@@ -164,11 +164,16 @@ def _check_shapes(
 
 def _report_skipped(weights: Weights, model: keras.Model, skip: Iterable[str]) -> None:
     own = {layer.name for layer in model.layers}
+    if _HEAD in skip and _HEAD in own:
+        _logger.warning(
+            "The head is new: the model has %d classes, %r %s",
+            model.get_layer(_HEAD).units,
+            weights.record.name,
+            weights.num_classes or "no head",
+        )
     for layer in skip:
         if layer in own:
-            _logger.warning(
-                "%s keeps its own values: not loaded from %r", layer, weights.record.name
-            )
+            _logger.info("%s keeps its own values: not loaded from %r", layer, weights.record.name)
         else:
             _logger.info(
                 "%s of %r is not used: the model has no such layer", layer, weights.record.name

@@ -76,7 +76,7 @@ def fetch_entry(entry: RegistryEntry, *, offline: bool | None = None) -> tuple[P
     for file in files:
         local = look_up(file)
         if local.is_usable:
-            _logger.info("The weights %r are taken from %s.", entry.name, local.path)
+            _report(entry, local.path)
             return file, _local_copy(file, local)
     reasons = []
     for file in files:
@@ -86,9 +86,15 @@ def fetch_entry(entry: RegistryEntry, *, offline: bool | None = None) -> tuple[P
             _logger.info("The weights %r are looked for elsewhere: %s", entry.name, error)
             reasons.append(error)
         else:
-            _logger.info("The weights %r were taken from %s.", entry.name, file.url)
+            _report(entry, file.url)
             return file, path
     raise _joined(entry, reasons)
+
+
+def _report(entry: RegistryEntry, place: str | Path) -> None:
+    # Where there is but one file, nobody has to be told which it was.
+    level = logging.WARNING if len(entry.files) > 1 else logging.INFO
+    _logger.log(level, "The weights %r are taken from %s.", entry.name, place)
 
 
 def _local_copy(file: PublishedFile, local: LocalFile) -> Path:
