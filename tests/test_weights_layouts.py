@@ -115,6 +115,8 @@ def test_files_of_keras_3_hold_what_published_files_hold(application, tmp_path, 
         ("ResNet50", CAFFE),
         pytest.param("ResNet50V2", SYMMETRIC, marks=pytest.mark.slow),
         pytest.param("ResNet101", CAFFE, marks=pytest.mark.slow),
+        pytest.param("ResNet152", CAFFE, marks=pytest.mark.slow),
+        pytest.param("ResNet101V2", SYMMETRIC, marks=pytest.mark.slow),
         pytest.param("ResNet152V2", SYMMETRIC, marks=pytest.mark.slow),
     ],
 )
@@ -124,7 +126,7 @@ def test_full_networks_of_keras_applications_give_their_logits(tmp_path, network
     )
     theirs = randomise(with_head(base, "predictions", 1000), 2)
     theirs.save_weights(tmp_path / "w.weights.h5")
-    weights = check_logits(tmp_path / "w.weights.h5", theirs, prepare)
+    weights = check_logits(tmp_path / "w.weights.h5", theirs, prepare, (224, *SIZES))
     assert str(weights.record.spec.depth) in network
 
 
@@ -200,7 +202,7 @@ def test_files_of_keras_hub_give_its_features(tmp_path, depth, variant):
     theirs = randomise(keras_hub_backbone(depth, variant=variant), 6)
     path = hub_file(theirs, tmp_path / "model.weights.h5")
     prepare = SYMMETRIC if variant == "v2" else torch_recipe
-    named = check_logits(path, theirs, prepare)
+    named = check_logits(path, theirs, prepare, (224, *SIZES))
     assert (named.record.spec.depth, named.record.spec.variant) == (depth, variant)
     numbered = read_weights(forget_names(path))
     assert numbered.record == named.record
