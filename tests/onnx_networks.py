@@ -38,6 +38,7 @@ class Export:
         stem=64,
         last_width=None,
         groups=1,
+        resnext=(1, 64),
         dilation=1,
         conv_pads=None,
         training_mode=0,
@@ -145,7 +146,8 @@ class Export:
             plan = [(width, 3, stride), (width, 3, 1)]
         else:
             first, second = (stride, 1) if self.variant == "v1" else (1, stride)
-            plan = [(width, 1, first), (width, 3, second), (4 * width, 1, 1)]
+            inner = int(width * self.resnext[1] / 64) * self.resnext[0]
+            plan = [(inner, 1, first), (inner, 3, second), (4 * width, 1, 1)]
         if self.preactivation:
             x = self.activate(self.batch_norm(x, f"{name}_0"), f"{name}_0_relu")
         for index, (filters, kernel, step) in enumerate(plan, start=1):
@@ -165,6 +167,8 @@ class Export:
 
     def conv_norm(self, x, filters, side, *, stride, name):
         grouped = self.groups if name == "stage1_block1_1" else 1
+        if self.bottleneck and side == 3:
+            grouped = self.resnext[0]
         shape = (filters, self.channels[x] // grouped, side, side)
         scale = np.sqrt(2 / (shape[1] * side * side))
         kernel = self.random.normal(0, scale, shape).astype(np.float32)

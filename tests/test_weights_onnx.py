@@ -97,6 +97,13 @@ def test_width_is_read_from_the_channels(tmp_path, width):
     assert read_onnx(path, recipe=IDENTITY).record.spec.width == width
 
 
+@pytest.mark.parametrize("resnext", [(4, 8), (2, 64), (1, 128)])
+def test_groups_and_inner_widths_are_read_from_the_kernels(tmp_path, resnext):
+    path = Export(50, width=0.25, resnext=resnext).save(tmp_path / "net.onnx")
+    spec = assert_same_network(path)
+    assert (spec.groups, spec.width_per_group, spec.width) == (*resnext, 0.25)
+
+
 @pytest.mark.parametrize("epsilon", [1e-5, 1.001e-5, 2e-5, 1e-3])
 def test_epsilon_is_that_of_the_batch_norms(tmp_path, epsilon):
     path = Export(18, epsilon=epsilon).save(tmp_path / "net.onnx")

@@ -32,8 +32,6 @@ def _conv(tracer: Tracer, node: Any) -> Value:
         tracer.refuse(node, f"takes an activation whose layout is {value.axes}")
     if value.below_pool:
         tracer.refuse(node, "takes an activation that is padded with something else than zeros")
-    if values.get("group", 1) != 1:
-        tracer.refuse(node, f"has {values['group']} groups (ResNeXt), and this package none")
     if any(side != 1 for side in values.get("dilations", [1])):
         tracer.refuse(node, "is dilated")
     sides, strides = kernel.shape[2:], tuple(values.get("strides", [1, 1]))
@@ -41,7 +39,15 @@ def _conv(tracer: Tracer, node: Any) -> Value:
     bias = np.zeros(len(kernel)) if not rest or rest[0] is None else rest[0].astype(np.float64)
     if bias.shape != kernel.shape[:1]:
         tracer.refuse(node, f"has {len(kernel)} filters and a bias of shape {bias.shape}")
-    source = Conv(describe(node), (value,), kernel=kernel, bias=bias, strides=strides, pads=pads)
+    source = Conv(
+        describe(node),
+        (value,),
+        kernel=kernel,
+        bias=bias,
+        strides=strides,
+        pads=pads,
+        groups=values.get("group", 1),
+    )
     return tracer.made(source, "NCHW")
 
 

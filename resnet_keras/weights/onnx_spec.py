@@ -39,7 +39,10 @@ class _SpecReader:
     def spec(self, bn_epsilon: float) -> ResNetSpec:
         self._check_stem()
         depth = self._depth()
-        widths = tuple(filters_of(stage[0].branch[0]) for stage in self.network.stages)
+        first = self.network.stages[0][0]
+        expansion = EXPANSION[_BLOCKS[len(first.branch)]]
+        widths = tuple(stage[0].filters // expansion for stage in self.network.stages)
+        groups, width_per_group = self._groups(first, widths[0])
         # Only bottlenecks have variants; a basic block has its stride on the first 3x3.
         variants = {self._check_stage(i) for i in range(len(self.network.stages))} - {None}
         if len(variants) > 1:
@@ -47,12 +50,42 @@ class _SpecReader:
         variant = next(iter(variants), None) or "v1.5"
         width = widths[0] / _WIDTHS[0]
         try:
-            spec = ResNetSpec(depth, variant, width, self._pool_padding(), bn_epsilon)
+            spec = ResNetSpec(
+                depth,
+                variant,
+                width,
+                self._pool_padding(),
+                bn_epsilon,
+                groups=groups,
+                width_per_group=width_per_group,
+            )
         except ValueError as error:
             raise self.graph.refuse(str(error)) from error
         if spec.widths != widths:
             self._refuse(f"its stages are {widths} channels wide, which no `width` gives")
+        for stage, width in zip(self.network.stages, widths, strict=True):
+            for block in stage:
+                self._check_widths(block, width, spec)
         return spec
+
+    def _groups(self, block: Block, width: int) -> tuple[int, int]:
+        """Returns the groups and the channels a group, at a width of 64, of a block's 3x3."""
+        if len(block.branch) == 2:
+            return 1, 64
+        groups, inner = conv_of(block.branch[1]).groups, filters_of(block.branch[1])
+        return groups, max(1, round(64 * inner / (groups * width)))
+
+    def _check_widths(self, block: Block, width: int, spec: ResNetSpec) -> None:
+        inner = width if spec.kind == "basic" else spec.inner_width(width)
+        wanted = (*[inner] * (len(block.branch) - 1), width * spec.expansion)
+        found = tuple(filters_of(value) for value in block.branch)
+        if found != wanted:
+            self._refuse(f"the widths before {block.label} are {found}, not {wanted}")
+        for value in (*block.branch, *([block.shortcut] if block.shortcut else [])):
+            conv = conv_of(value)
+            grouped = spec.groups if conv.kernel.shape[2] == 3 else 1
+            if conv.groups != grouped:
+                self._refuse(f"{conv.label} has {conv.groups} groups, not {grouped}")
 
     def _refuse(self, reason: str) -> NoReturn:
         raise self.graph.refuse(reason)
@@ -105,10 +138,6 @@ class _SpecReader:
             self._refuse(f"the convolutions before {block.label} have the strides {block.strides}")
         for value, kernel, own in zip(block.branch, kernels, block.strides, strict=True):
             self._check_conv(conv_of(value), kernel, stride=own)
-        narrow = [filters_of(value) for value in block.branch[:-1]]
-        expansion = EXPANSION["basic" if len(kernels) == 2 else "bottleneck"]
-        if any(side * expansion != block.filters for side in narrow):
-            self._refuse(f"the widths before {block.label} are {narrow} and {block.filters}")
         self._check_shortcut(block, changed=stride != 1 or filters != block.filters, stride=stride)
 
     def _check_shortcut(self, block: Block, *, changed: bool, stride: int) -> None:

@@ -47,6 +47,7 @@ class Conv(Source):
     bias: np.ndarray = dataclasses.field(kw_only=True)
     strides: tuple[int, ...] = (1, 1)
     pads: Pads = NO_PADS
+    groups: int = 1
 
     @property
     def channels(self) -> int:
