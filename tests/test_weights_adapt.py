@@ -176,3 +176,14 @@ def test_what_is_adapted_is_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         build_resnet(weights=weights)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("depth", [18, 34, 152])
+def test_imagenet_means_the_weights_of_the_depth(tmp_path, monkeypatch, depth):
+    monkeypatch.setenv("RESNET_KERAS_CACHE", str(tmp_path))
+    monkeypatch.setenv("RESNET_KERAS_OFFLINE", "1")
+    wanted = rf"hf://timm/resnet{depth}.tv_in1k/model.safetensors is not in the cache"
+    with pytest.raises(WeightsError, match=wanted):
+        build_resnet(depth, weights="imagenet")
+    with pytest.raises(WeightsError, match=wanted):
+        load_weights(build_resnet(depth, input_shape=(32, 32, 3)), "imagenet")

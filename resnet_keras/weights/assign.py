@@ -16,6 +16,7 @@ from resnet_keras.records import Record
 from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights.adapt import absorb_bias, adapt_channels
 from resnet_keras.weights.files import Weights, listed, write_tensors
+from resnet_keras.weights.registry import resolve
 from resnet_keras.weights.sources import read_weights
 
 # What a network may have otherwise than its weights: nothing of it is stored in tensors, but that
@@ -60,7 +61,8 @@ def load_weights(
 
     Args:
         model: A model from `build_resnet`.
-        source: What `read_weights` takes, or what it returned.
+        source: What `read_weights` takes, or what it returned; "imagenet" means those of the
+            depth of the model.
         skip: Names of layers to leave as they are, such as `("logits",)` for another head.
 
     Raises:
@@ -68,8 +70,9 @@ def load_weights(
         WeightsError: If the weights cannot be read, are of another network, or do not cover
             exactly the layers of the model. The model is unchanged then.
     """
-    weights = source if isinstance(source, Weights) else read_weights(source)
-    _check_spec(weights.record, record_of(model).spec)
+    spec = record_of(model).spec
+    weights = source if isinstance(source, Weights) else read_weights(resolve(source, spec.depth))
+    _check_spec(weights.record, spec)
     weights = absorb_bias(adapt_channels(weights, model.input.shape[-1]), set(_variables(model)))
     variables = {name: item for name, item in _variables(model).items() if _layer(name) not in skip}
     tensors = {name: item for name, item in weights.tensors.items() if _layer(name) not in skip}
@@ -79,7 +82,7 @@ def load_weights(
     for name, variable in variables.items():
         variable.assign(tensors[name])
     _report_skipped(weights, model, skip)
-    set_record(model, _loaded_record(weights, record_of(model).spec, skip))
+    set_record(model, _loaded_record(weights, spec, skip))
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
