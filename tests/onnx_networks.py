@@ -39,6 +39,8 @@ class Export:
         last_width=None,
         groups=1,
         resnext=(1, 64),
+        deep=False,
+        average=None,
         dilation=1,
         conv_pads=None,
         training_mode=0,
@@ -104,7 +106,15 @@ class Export:
             mean, std = (np.full((1, 3, 1, 1), value, np.float32) for value in self.normalise)
             x = self.node("Sub", [x, self.tensor("picture_mean", mean)], "centred")
             x = self.node("Div", [x, self.tensor("picture_std", std)], "normalised")
-        x = self.conv_norm(x, self.stem, 7, stride=2, name="stem")
+        if self.deep:
+            for number, filters in enumerate((self.stem // 2, self.stem // 2), start=1):
+                name, stride = f"stem_{number}", 2 if number == 1 else 1
+                x = self.activate(
+                    self.conv_norm(x, filters, 3, stride=stride, name=name), f"{name}_relu"
+                )
+            x = self.conv_norm(x, self.stem, 3, stride=1, name="stem_3")
+        else:
+            x = self.conv_norm(x, self.stem, 7, stride=2, name="stem")
         return self.max_pool(self.activate(x, "stem_relu"))
 
     def max_pool(self, x):
@@ -132,14 +142,23 @@ class Export:
         if self.shortcut_before_relu and x.endswith("_out"):
             shortcut = x.replace("_out", "_add")
         if self.shortcut_first and project:
-            shortcut = self.conv_norm(x, filters, 1, stride=stride, name=f"{name}_shortcut")
+            shortcut = self.projection(x, filters, stride, name)
         branch = self.branch(x, width, stride=stride, name=name)
         if not self.shortcut_first and project:
-            shortcut = self.conv_norm(x, filters, 1, stride=stride, name=f"{name}_shortcut")
+            shortcut = self.projection(x, filters, stride, name)
         x = self.node("Add", [branch, shortcut], f"{name}_add")
         if self.relu == "not after sums":
             return x
         return self.activate(x, f"{name}_out")
+
+    def projection(self, x, filters, stride, name):
+        if self.average and (stride > 1 or self.average == "everywhere"):
+            way = {"auto_pad": "SAME_UPPER"} if self.average == "same" else {"ceil_mode": 1}
+            way = {} if self.average == "floor" else way
+            sides = {"kernel_shape": [2, 2], "strides": [2, 2]}
+            x = self.node("AveragePool", [x], f"{name}_average", **sides, **way)
+            stride = 1
+        return self.conv_norm(x, filters, 1, stride=stride, name=f"{name}_shortcut")
 
     def branch(self, x, width, *, stride, name):
         if not self.bottleneck:

@@ -104,6 +104,12 @@ def test_groups_and_inner_widths_are_read_from_the_kernels(tmp_path, resnext):
     assert (spec.groups, spec.width_per_group, spec.width) == (*resnext, 0.25)
 
 
+@pytest.mark.parametrize(("depth", "average"), [(18, "ceil"), (50, "same")])
+def test_deep_stems_and_average_pools_are_the_d_variant(tmp_path, depth, average):
+    path = Export(depth, deep=True, average=average, reverse="gather").save(tmp_path / "net.onnx")
+    assert assert_same_network(path) == ResNetSpec(depth, "d", 0.125)
+
+
 @pytest.mark.parametrize("epsilon", [1e-5, 1.001e-5, 2e-5, 1e-3])
 def test_epsilon_is_that_of_the_batch_norms(tmp_path, epsilon):
     path = Export(18, epsilon=epsilon).save(tmp_path / "net.onnx")
@@ -222,6 +228,9 @@ REFUSED = {
     "quantised": ({"relu": "quantised"}, "QuantizeLinear"),
     "shortcut before the ReLU": ({"shortcut_before_relu": True}, "starts before a ReLU"),
     "groups": ({"groups": 2}, "groups"),
+    "deep stem alone": ({"deep": True}, "before none of its projections"),
+    "average pools alone": ({"average": "ceil"}, "before some of its projections"),
+    "average pools rounded down": ({"deep": True, "average": "floor"}, "2 x 2, rounded up"),
     "dilation": ({"dilation": 2}, "dilated"),
     "bottom right padding": ({"conv_pads": (0, 0, 1, 1)}, "pads"),
     "same_lower": ({"pool": "same_lower"}, "SAME_LOWER"),

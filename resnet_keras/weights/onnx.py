@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from resnet_keras.records import Recipe, Record
+from resnet_keras.weights.adapt import first_kernel
 from resnet_keras.weights.files import Weights, listed
 from resnet_keras.weights.onnx_elementwise import ELEMENTWISE
 from resnet_keras.weights.onnx_graph import Graph, load_graph
@@ -24,7 +25,7 @@ _logger = logging.getLogger("resnet_keras")
 
 
 def read_onnx(path: str | Path, *, recipe: Recipe | None = None, bgr: bool = False) -> Weights:
-    """Reads the weights of a ResNet of version 1 or 1.5 from an ONNX file.
+    """Reads the weights of a ResNet of version 1, 1.5 or "d" from an ONNX file.
 
     Convolutions are named by their place in the graph. What follows each (a BatchNormalization, a
     bias, or any chain of additions and multiplications with constants) becomes its batch norm. A
@@ -57,7 +58,7 @@ def read_onnx(path: str | Path, *, recipe: Recipe | None = None, bgr: bool = Fal
     graph = load_graph(path)
     outputs, sources = Tracer(graph, {**ELEMENTWISE, **LAYERS}).run()
     network = Walk(graph).network(outputs, sources)
-    colours = conv_of(network.stem).kernel.shape[1]
+    colours = conv_of(network.stem[0]).kernel.shape[1]
     if colours != 3 and (bgr or network.picture.order or network.picture.affine):
         raise graph.refuse(f"it prepares {colours} input channels, where only three colours can be")
     epsilon = _epsilon(network, graph)
@@ -90,7 +91,8 @@ def _tensors(network: Network, epsilon: float, *, bgr: bool) -> dict[str, np.nda
         tensors |= {f"{name}_bn/{variable}": array for variable, array in norm.items()}
     order = _rgb_order(network.picture, bgr=bgr)
     if order != (0, 1, 2):
-        tensors["stem_conv/kernel"] = tensors["stem_conv/kernel"][:, :, np.argsort(order)]
+        first = first_kernel(tensors)
+        tensors[first] = tensors[first][:, :, np.argsort(order)]
     if network.head is not None:
         tensors |= _head(network.head)
     return {name: np.ascontiguousarray(array, np.float32) for name, array in tensors.items()}

@@ -14,6 +14,7 @@ from resnet_keras.weights.onnx_values import (
     Conv,
     Dense,
     GlobalPool,
+    HalvingPool,
     MaxPool,
     Pads,
     Value,
@@ -81,16 +82,25 @@ def _max_pool(tracer: Tracer, node: Any) -> Value:
     return tracer.made(source, "NCHW")
 
 
+def _average_pool(tracer: Tracer, node: Any) -> Value:
+    value, values = tracer.value(node), attributes(node)
+    # Where the file leaves the size open, 224: 7 x 7 positions.
+    shape = tracer.graph.shapes.get(node.output[0], ())
+    if shape[2:] == (1, 1) and not any(values.get("pads", NO_PADS)):
+        return _global_pool(tracer, node)
+    # At odd sizes the last window has one row or column, as torch and Keras have it.
+    up = values.get("ceil_mode", 0) or values.get("auto_pad") == b"SAME_UPPER"
+    halving = values["kernel_shape"] == values.get("strides") == [2, 2] and up
+    if not halving or any(values.get("pads", NO_PADS)) or any(value.pads):
+        tracer.refuse(node, "takes the mean neither over all positions nor over 2 x 2, rounded up")
+    return tracer.made(HalvingPool(describe(node), (value,)), value.axes)
+
+
 def _global_pool(tracer: Tracer, node: Any) -> Value:
     value = tracer.value(node)
     axes = value.axes.replace("H", "1").replace("W", "1")
     if node.op_type != "ReduceMean" and value.axes != "NCHW":
         tracer.refuse(node, f"takes an activation whose layout is {value.axes}")
-    if node.op_type == "AveragePool":
-        # Where the file leaves the size open, 224: 7 x 7 positions.
-        shape = tracer.graph.shapes.get(node.output[0], ())
-        if shape[2:] != (1, 1) or any(attributes(node).get("pads", NO_PADS)):
-            tracer.refuse(node, "does not take the mean over all positions")
     if node.op_type == "ReduceMean":
         axes = _reduced(tracer, node, value.axes)
     if any(value.pads) or value.affine:
@@ -161,7 +171,7 @@ LAYERS: Handlers = {
     "Conv": _conv,
     "MaxPool": _max_pool,
     "GlobalAveragePool": _global_pool,
-    "AveragePool": _global_pool,
+    "AveragePool": _average_pool,
     "ReduceMean": _global_pool,
     "Flatten": _reshape,
     "Reshape": _reshape,

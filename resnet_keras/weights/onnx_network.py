@@ -10,6 +10,7 @@ from resnet_keras.weights.onnx_values import (
     Conv,
     Dense,
     GlobalPool,
+    HalvingPool,
     Join,
     MaxPool,
     Picture,
@@ -19,6 +20,8 @@ from resnet_keras.weights.onnx_values import (
 
 # Convolutions of a branch, in a basic and in a bottleneck block.
 _BRANCHES = (2, 3)
+# Convolutions of a stem, of 7x7 and of 3x3 pixels.
+_STEMS = (1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Block:
         """Output channels."""
         return filters_of(self.branch[-1])
 
+    @property
+    def pooled(self) -> bool:
+        """Whether an average pool that halves the size comes before the projection."""
+        return self.shortcut is not None and _reads_pool(self.shortcut)
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -52,14 +60,14 @@ class Network:
 
     Args:
         picture: The input, with what was done to it before the stem.
-        stem: The first convolution.
+        stem: The convolutions before the max pool, one or three.
         pool: The max pool.
         stages: The blocks, by stage.
         head: The logits, None for a network without a head.
     """
 
     picture: Value
-    stem: Value
+    stem: tuple[Value, ...]
     pool: MaxPool
     stages: tuple[tuple[Block, ...], ...]
     head: Value | None
@@ -68,11 +76,12 @@ class Network:
         """Returns every source that holds weights."""
         blocks = [block for stage in self.stages for block in stage]
         values = [value for block in blocks for value in (*block.branch, block.shortcut)]
-        return {value.source for value in (self.stem, self.head, *values) if value is not None}
+        return {value.source for value in (*self.stem, self.head, *values) if value is not None}
 
     def convolutions(self) -> dict[str, Value]:
         """Returns the convolutions by the start of their layers' names."""
-        named = {"stem": self.stem}
+        names = ["stem"] if len(self.stem) == 1 else ["stem_1", "stem_2", "stem_3"]
+        named = dict(zip(names, self.stem, strict=True))
         for index, stage in enumerate(self.stages, start=1):
             for number, block in enumerate(stage, start=1):
                 name = f"stage{index}_block{number}"
@@ -136,6 +145,8 @@ class Walk:
                 f"{label} adds {len(shortcut)} and {len(branch)} convolutions; a basic block has 2 "
                 "and a bottleneck 3 beside a shortcut of at most one"
             )
+        if any(map(_reads_pool, branch)):
+            self.refuse(f"an average pool lies in the branch that {label} adds")
         return Block(tuple(branch), shortcut[0] if shortcut else None, label), start
 
     def _branch(self, value: Value) -> tuple[list[Value], Value]:
@@ -146,6 +157,8 @@ class Walk:
         while isinstance(value.source, Conv):
             convolutions.insert(0, value)
             (value,) = value.source.inputs
+            if isinstance(value.source, HalvingPool):
+                (value,) = value.source.inputs
             if isinstance(value.source, Picture):
                 self.refuse("no max pool comes between the stem and the first block")
             if not value.relu and not isinstance(value.source, MaxPool):
@@ -156,13 +169,16 @@ class Walk:
         pool = pooled.source
         if not isinstance(pool, MaxPool) or not blocks:
             self.refuse(f"its first block reads {pool.label}, where a max pool is needed")
-        (stem,) = pool.inputs
-        if not isinstance(stem.source, Conv) or not stem.relu:
-            self.refuse(f"{pool.label} reads {stem.source.label}, not a stem with its ReLU")
-        (picture,) = stem.source.inputs
-        if not isinstance(picture.source, Picture):
-            self.refuse(f"its stem has a second part, {picture.source.label}")
-        return Network(picture, stem, pool, _stages(blocks), head)
+        stem: list[Value] = []
+        (value,) = pool.inputs
+        while isinstance(value.source, Conv):
+            if not value.relu:
+                self.refuse(f"no ReLU follows {value.source.label} in the stem")
+            stem.insert(0, value)
+            (value,) = value.source.inputs
+        if len(stem) not in _STEMS or not isinstance(value.source, Picture):
+            self.refuse(f"its stem is {len(stem)} convolutions behind {value.source.label}")
+        return Network(value, tuple(stem), pool, _stages(blocks), head)
 
     def _check_nothing_left(self, network: Network, sources: list[Source]) -> None:
         known = network.sources()
@@ -181,6 +197,11 @@ def _stages(blocks: list[Block]) -> tuple[tuple[Block, ...], ...]:
             stages.append([])
         stages[-1].append(block)
     return tuple(tuple(stage) for stage in stages)
+
+
+def _reads_pool(value: Value) -> bool:
+    (read,) = value.source.inputs
+    return isinstance(read.source, HalvingPool)
 
 
 def conv_of(value: Value) -> Conv:

@@ -11,6 +11,11 @@ from resnet_keras.weights.onnx_network import Block, Network, conv_of, filters_o
 from resnet_keras.weights.onnx_values import Conv
 
 _STEM_FILTERS, _, _WIDTHS = STEMS["imagenet"]
+# Convolutions of the stem -> their sides and their filters.
+_STEMS = {
+    1: ((7,), (_STEM_FILTERS,)),
+    3: ((3, 3, 3), (_STEM_FILTERS // 2, _STEM_FILTERS // 2, _STEM_FILTERS)),
+}
 _ALL_SIDES = (1, 1, 1, 1)
 _KERNELS = {2: (3, 3), 3: (1, 3, 1)}
 _BLOCKS: dict[int, Kind] = {2: "basic", 3: "bottleneck"}
@@ -44,10 +49,11 @@ class _SpecReader:
         widths = tuple(stage[0].filters // expansion for stage in self.network.stages)
         groups, width_per_group = self._groups(first, widths[0])
         # Only bottlenecks have variants; a basic block has its stride on the first 3x3.
-        variants = {self._check_stage(i) for i in range(len(self.network.stages))} - {None}
+        found = [self._check_stage(i) for i in range(len(self.network.stages))]
+        variants = {variant for variant in found if variant}
         if len(variants) > 1:
             self._refuse("its stages do not agree about which convolution has the stride")
-        variant = next(iter(variants), None) or "v1.5"
+        variant = self._deep(variants.pop() if variants else "v1.5")
         width = widths[0] / _WIDTHS[0]
         try:
             spec = ResNetSpec(
@@ -67,6 +73,22 @@ class _SpecReader:
             for block in stage:
                 self._check_widths(block, width, spec)
         return spec
+
+    def _deep(self, variant: Variant) -> Variant:
+        """Returns the variant with what stem and shortcuts say of it."""
+        deep = len(self.network.stem) == 3
+        pooled = {
+            block.pooled
+            for stage in self.network.stages[1:]
+            for block in stage
+            if block.shortcut is not None
+        }
+        if pooled != {deep} or (deep and variant == "v1"):
+            self._refuse(
+                f"its stem has {len(self.network.stem)} convolutions, and an average pool comes "
+                f"before {'some' if True in pooled else 'none'} of its projections"
+            )
+        return "d" if deep else variant
 
     def _groups(self, block: Block, width: int) -> tuple[int, int]:
         """Returns the groups and the channels a group, at a width of 64, of a block's 3x3."""
@@ -91,12 +113,12 @@ class _SpecReader:
         raise self.graph.refuse(reason)
 
     def _check_stem(self) -> None:
-        stem = conv_of(self.network.stem)
-        self._check_conv(stem, 7, stride=2)
-        if filters_of(self.network.stem) != _STEM_FILTERS:
-            self._refuse(
-                f"its stem has {filters_of(self.network.stem)} filters, not {_STEM_FILTERS}"
-            )
+        sides, filters = _STEMS[len(self.network.stem)]
+        for value, side, count in zip(self.network.stem, sides, filters, strict=True):
+            first = value is self.network.stem[0]
+            self._check_conv(conv_of(value), side, stride=2 if first else 1)
+            if filters_of(value) != count:
+                self._refuse(f"its stem has {filters_of(value)} filters, not {count}")
 
     def _depth(self) -> int:
         counts = tuple(len(stage) for stage in self.network.stages)
@@ -148,8 +170,10 @@ class _SpecReader:
                 else "a projection for equal shapes"
             )
             self._refuse(f"the shortcut of {block.label} is {what}")
+        if block.pooled and stride == 1:
+            self._refuse(f"an average pool comes before {block.label}, which keeps the size")
         if block.shortcut is not None:
-            self._check_conv(conv_of(block.shortcut), 1, stride=stride)
+            self._check_conv(conv_of(block.shortcut), 1, stride=1 if block.pooled else stride)
 
     def _check_conv(self, conv: Conv, side: int, *, stride: int) -> None:
         pad = side // 2

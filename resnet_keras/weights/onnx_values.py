@@ -70,6 +70,11 @@ class MaxPool(Source):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class HalvingPool(Source):
+    """The mean of each two by two positions."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class GlobalPool(Source):
     """The mean over all positions."""
 
