@@ -24,35 +24,15 @@ from tests.weights_server import (
     SHA256,
     assert_recovers,
     cut,
-    empty_cache,
     hang,
     is_clean,
     page,
     ranged,
     redirect,
     refusal,
-    serving,
     status,
     whole,
 )
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    return empty_cache(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def server():
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def file(server):
-    """Returns a published file of known digest, which the server has."""
-    server.set(PATH, whole(CONTENT))
-    return PublishedFile(server.url + PATH, "torch", sha256=SHA256)
 
 
 def test_a_file_is_fetched_once_and_lies_where_its_address_says(cache, server, file):

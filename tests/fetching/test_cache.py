@@ -31,7 +31,6 @@ from tests.weights_server import (
     SHA256,
     assert_recovers,
     cut,
-    empty_cache,
     held,
     is_clean,
     refusal,
@@ -39,24 +38,6 @@ from tests.weights_server import (
     status,
     whole,
 )
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    return empty_cache(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def server():
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def file(server):
-    """Returns a published file of known digest, which the server has."""
-    server.set(PATH, whole(CONTENT))
-    return PublishedFile(server.url + PATH, "torch", sha256=SHA256)
 
 
 @pytest.mark.parametrize("way", ["argument", "variable"])

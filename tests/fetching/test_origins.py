@@ -18,7 +18,6 @@ from tests.weights_server import (
     OTHER,
     PATH,
     SHA256,
-    empty_cache,
     is_clean,
     redirect,
     refusal,
@@ -26,25 +25,6 @@ from tests.weights_server import (
     status,
     whole,
 )
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    return empty_cache(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def server():
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def file(server):
-    """Returns a published file of known digest, which the server has."""
-    server.set(PATH, whole(CONTENT))
-    return PublishedFile(server.url + PATH, "torch", sha256=SHA256)
-
 
 COMMIT = "c0" * 20
 
