@@ -73,6 +73,13 @@ def test_info_says_where_the_files_are_and_what_the_licence_forbids():
     assert "1000: tench, goldfish, great white shark, ..." in shown
 
 
+def test_info_says_how_pictures_are_prepared():
+    shown = call("info", "resnet50.keras_applications")
+    assert "256 pixels on the short side, antialiased" in shown
+    assert "BGR, turned round in the first kernel" in shown
+    assert "channel order   RGB" in call("info", "imagenet")
+
+
 def test_info_as_json_is_the_entry():
     name = "resnet101v2.keras_applications_notop"
     facts = json.loads(call("info", name, "--json"))

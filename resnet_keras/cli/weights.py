@@ -129,7 +129,10 @@ def _facts(entry: RegistryEntry) -> Iterator[tuple[str, Any]]:
     yield "licence", _licence(record.licence)
     yield "network", record.spec.title
     yield from record.spec.to_dict().items()
+    yield "resize_to", f"{record.recipe.resize_to} pixels on the short side, antialiased"
     yield from record.recipe.to_dict().items()
+    yield "channel order", "BGR, turned round in the first kernel" if entry.bgr else "RGB"
+    yield "trained with", "antialiased pictures" if entry.antialias else "no antialiasing"
     yield "parameters", f"{entry.parameters:,}"
     yield "classes", _classes(record.class_names, entry.num_classes)
     for score in entry.scores:
