@@ -4,6 +4,8 @@ import csv
 import gc
 import hashlib
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -213,6 +215,33 @@ def test_a_run_that_is_there_is_refused_resumed_or_replaced(data, tmp_path):
     assert again.history == first.history
     fine_tune(build(), data, run_dir=folder, phases=phases, seed=1, force=True, quiet=True)
     assert json.loads((folder / "environment.json").read_text())["seed"] == 1
+
+
+def test_two_processes_are_never_in_one_run(data, tmp_path):
+    arguments = {"run_dir": tmp_path / "run", "phases": [Phase("head", epochs=1)], "quiet": True}
+    program = (
+        "import pathlib, sys; from resnet_keras.training.runs import only_one\n"
+        "with only_one(pathlib.Path(sys.argv[1])): print('in', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, tmp_path / "run"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(RunError, match="Another process is at work in the run folder"):
+            fine_tune(build(), data, **arguments)
+        assert not (tmp_path / "run").exists()
+        other.kill()
+    # The system has let go of what the killed one held.
+    assert fine_tune(build(), data, **arguments).history
+
+
+def test_a_run_in_a_place_that_cannot_be_is_refused(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match=r"cannot be written: (Not a directory|File exists)"):
+        fine_tune(build(), data, run_dir=tmp_path / "file" / "run", phases=[Phase("head")])
 
 
 def test_force_does_not_delete_a_folder_that_is_no_run(data, tmp_path):

@@ -96,7 +96,7 @@ def fine_tune(
 
     Raises:
         ValueError: If an argument is out of range or the classes do not match.
-        RunError: If the run folder cannot be used or written.
+        RunError: If the run folder cannot be used or written, or is in use already.
         DivergedError: If the loss is no longer finite; the last good checkpoint stays.
 
     Example:
@@ -126,14 +126,15 @@ def fine_tune(
         "flips": flips,
         "seed": seed,
     }
-    runs.open_run(folder, config, resume=resume, force=force)
-    runs.write_json(folder / "environment.json", runs.environment(seed, data.fingerprint))
     settings = Settings(plans, augmentation, views=views, monitor=monitor, seed=seed)
-    with stop_requests() as stop:
-        run = Run(model, data, settings, folder=folder, display=Display(quiet=quiet), stop=stop)
-        run.train()
-    # From here on nothing can be lost: a signal may act at once.
-    evaluations = finish_run(run, flips=flips)
+    with runs.only_one(folder):
+        runs.open_run(folder, config, resume=resume, force=force)
+        runs.write_json(folder / "environment.json", runs.environment(seed, data.fingerprint))
+        with stop_requests() as stop:
+            run = Run(model, data, settings, folder=folder, display=Display(quiet=quiet), stop=stop)
+            run.train()
+        # From here on nothing can be lost: a signal may act at once.
+        evaluations = finish_run(run, flips=flips)
     return FineTuneResult(model, folder, run.progress.history, *evaluations)
 
 

@@ -10,11 +10,12 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import filelock
 import yaml
 
 from resnet_keras.atomic import is_leftover, remove_leftovers, write_atomically
@@ -43,6 +44,32 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, buffer.getvalue())
+
+
+@contextlib.contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Keeps every other process out of a run folder; the system lets go if this one dies.
+
+    Raises:
+        RunError: If another process is at work in it, or the lock cannot be written.
+    """
+    # Beside the folder, which a new run must find empty and whose files are all in its manifest.
+    path = folder.absolute().with_name(f".{folder.absolute().name}.lock")
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunError(
+            f"Another process is at work in the run folder {folder}: wait for it to end, or "
+            "choose another folder."
+        ) from None
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_run(folder: Path, config: dict[str, Any], *, resume: bool, force: bool) -> None:
