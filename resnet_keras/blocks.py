@@ -195,11 +195,10 @@ class Blocks:
             place: Where the block stands.
             entry: What its branch gets: with pre-activation the norm and ReLU of `x`.
         """
-        kind, changes = self.spec.shortcut, x.shape[-1] != filters
-        if kind == "none":
+        changes = x.shape[-1] != filters
+        if self.spec.shortcut == "none":
             return None
-        project = {"A": False, "B": changes, "stage": changes or place.number == 1, "C": True}
-        if project[kind]:
+        if self.spec.projects(place, changes=changes):
             return self._projection(entry, filters, place)
         if place.stride > 1:
             # A window of one pixel takes every second pixel of every second row.

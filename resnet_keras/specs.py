@@ -236,6 +236,21 @@ class ResNetSpec:
         """Returns the channels of the 3x3 convolution of a bottleneck whose stage is so wide."""
         return max(1, int(width * self.width_per_group / 64)) * self.groups
 
+    def projects(self, place: Place, *, changes: bool) -> bool:
+        """Returns whether the shortcut of a block is a projection.
+
+        Args:
+            place: Where the block stands.
+            changes: Whether the block changes the number of channels.
+        """
+        return {
+            "A": False,
+            "B": changes,
+            "stage": changes or place.number == 1,
+            "C": True,
+            "none": False,
+        }[self.shortcut]
+
     def places(self) -> Iterator[Place]:
         """Yields the blocks in their order, with what `output_stride` makes of their strides."""
         stride, dilation, done = STEMS[self.stem][1], 1, 0

@@ -1,4 +1,4 @@
-"""Tensors of any safetensors file."""
+"""What a safetensors file is, and its weights as numbers of one type."""
 
 from __future__ import annotations
 
@@ -10,25 +10,8 @@ import safetensors
 
 from resnet_keras.errors import WeightsError
 from resnet_keras.weights.files import FORMAT, listed
-from resnet_keras.weights.sniff import truncation
 
 _logger = logging.getLogger("resnet_keras")
-
-
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Reads the tensors of any safetensors file, by its own names.
-
-    Raises:
-        WeightsError: If the file is truncated or damaged.
-    """
-    if cause := truncation(path):
-        raise WeightsError(f"{path} is truncated: {cause}; copy or download it again.")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            # safetensors has compared every shape with the bytes of the file by now.
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise WeightsError(f"{path} is damaged or no safetensors file: {error}.") from error
 
 
 def is_own(path: Path) -> bool:

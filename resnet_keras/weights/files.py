@@ -115,9 +115,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], Record, dict[
     """
     path = Path(path)
     check_readable(path)
-    if cause := truncation(path):
-        raise WeightsError(f"{path} is truncated: {cause}; copy or download it again.")
-    tensors, metadata = _read_container(path)
+    tensors, metadata = read_container(path)
     _check_metadata(path, metadata, tensors)
     try:
         digests, extra = json.loads(metadata["sha256"]), json.loads(metadata["extra"])
@@ -164,7 +162,14 @@ def _header(metadata: dict[str, str], arrays: dict[str, np.ndarray]) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_container(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads the tensors and the metadata of any safetensors file.
+
+    Raises:
+        WeightsError: If the file is truncated or damaged.
+    """
+    if cause := truncation(path):
+        raise WeightsError(f"{path} is truncated: {cause}; copy or download it again.")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from resnet_keras.errors import WeightsError
-from resnet_keras.weights.containers import read_safetensors
+from resnet_keras.weights.files import read_container
 
 _CHILD = Path(__file__).with_name("child.py")
 _TIME_OUT = 600
@@ -46,7 +46,7 @@ def read_isolated(path: Path, kind: Literal["h5", "torch"], *, label: str) -> di
     with tempfile.TemporaryDirectory(prefix="resnet_keras-") as folder:
         target = Path(folder) / "tensors.safetensors"
         _run([kind, str(path.absolute()), str(target)], target.parent, label)
-        return read_safetensors(target)
+        return read_container(target)[0]
 
 
 def _run(arguments: list[str], folder: Path, label: str) -> None:

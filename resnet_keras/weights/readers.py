@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from resnet_keras.errors import WeightsError
-from resnet_keras.weights.containers import as_float32, read_safetensors
+from resnet_keras.weights.containers import as_float32
+from resnet_keras.weights.files import read_container
 from resnet_keras.weights.h5 import read_h5, read_keras
 from resnet_keras.weights.pth import read_pth
 from resnet_keras.weights.sniff import Container, check_readable, container_of, first_bytes
@@ -67,7 +68,7 @@ def _reader(
     path: Path, container: Container | None, *, allow_keras: bool
 ) -> Callable[[Path], dict[str, np.ndarray]]:
     if container is None:
-        return read_safetensors
+        return lambda path: read_container(path)[0]
     if container == "hdf5":
         return read_h5
     if not _is_keras(path, container):

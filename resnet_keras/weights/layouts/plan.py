@@ -85,7 +85,7 @@ def _block(spec: ResNetSpec, place: Place, channels: int) -> Iterator[Layer]:
         if not (last and spec.preactivation):
             yield _layer(place, str(number), shape[-1:])
     filters = place.width * spec.expansion
-    if _projects(spec, place, changed=channels != filters):
+    if spec.projects(place, changes=channels != filters):
         bias = "shortcut" in spec.conv_bias
         yield _layer(place, "shortcut", (1, 1, channels, filters), bias=bias)
         if not spec.preactivation:
@@ -112,13 +112,3 @@ def _branch(spec: ResNetSpec, place: Place, channels: int) -> list[Shape]:
         (side, side, before // groups if side == 3 else before, after)
         for side, before, after in zip(kernels, inputs, outputs, strict=True)
     ]
-
-
-def _projects(spec: ResNetSpec, place: Place, *, changed: bool) -> bool:
-    return {
-        "A": False,
-        "none": False,
-        "B": changed,
-        "stage": changed or place.number == 1,
-        "C": True,
-    }[spec.shortcut]
