@@ -165,10 +165,14 @@ def build_network(
 
 def _pool(x: keras.KerasTensor, pooling: Pooling) -> keras.KerasTensor:
     average, largest = keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D
+    # Whatever precision the network computes in, the head sees float32.
     if pooling != "both":
-        return (average if pooling == "avg" else largest)(name="head_pool")(x)
-    both = [average(name="head_pool_avg")(x), largest(name="head_pool_max")(x)]
-    return keras.layers.Concatenate(name="head_pool")(both)
+        return (average if pooling == "avg" else largest)(dtype="float32", name="head_pool")(x)
+    both = [
+        average(dtype="float32", name="head_pool_avg")(x),
+        largest(dtype="float32", name="head_pool_max")(x),
+    ]
+    return keras.layers.Concatenate(dtype="float32", name="head_pool")(both)
 
 
 def _head(
@@ -183,7 +187,6 @@ def _head(
         x = keras.layers.ReLU(name=f"head_{number}_relu", dtype="float32")(x)
     if dropout:
         x = keras.layers.Dropout(dropout, name="head_dropout")(x)
-    # Whatever precision the network computes in, the loss sees float32 logits.
     return keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
 
 

@@ -25,11 +25,12 @@ class Preprocess(keras.layers.Layer):
 
     Args:
         record: The `Record` of the weights that follow, or the dictionary it was saved as.
-        **kwargs: Those of `keras.layers.Layer`.
+        **kwargs: Those of `keras.layers.Layer`; pixels become floats in float32 by default,
+            whatever precision the network behind computes in.
     """
 
     def __init__(self, record: Record | dict[str, Any], **kwargs: Any) -> None:
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(trainable=False, **{"dtype": "float32"} | kwargs)
         self.record = record if isinstance(record, Record) else Record.from_dict(record)
 
     def call(self, images: Any) -> Any:
