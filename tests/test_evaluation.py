@@ -59,11 +59,41 @@ def test_pictures_are_evaluated_in_their_order_whatever_the_batch(model, images)
 
 
 def test_second_evaluation_is_not_traced_again(model, images):
+    def traced():
+        functions = model.inference_traces.functions.values()
+        return [function.experimental_get_tracing_count() for function in functions]
+
     evaluate(model, images)
-    before = model.predict_function.experimental_get_tracing_count()
+    before = traced()
     evaluate(model, images, flips="both")
     evaluate(model, images, batch_size=7)
-    assert model.predict_function.experimental_get_tracing_count() == before
+    assert traced() == before
+
+
+def test_changed_weights_and_a_new_recipe_are_seen(images):
+    model = build_resnet(18, num_classes=len(CLASSES), width=0.125, input_shape=(None, None, 3))
+    set_record(model, dataclasses.replace(record_of(model), class_names=CLASSES))
+    first = evaluate(model, images).probabilities
+    model.get_layer("stem_bn").gamma.assign_add(model.get_layer("stem_bn").gamma)
+    model.get_layer("logits").kernel.assign(2 * model.get_layer("logits").kernel)
+    second = evaluate(model, images).probabilities
+    expected = softmax(np.asarray(model(images.pictures(np.arange(len(images))), training=False)))
+    np.testing.assert_allclose(second, expected, atol=1e-5)
+    assert np.abs(second - first).max() > 1e-3
+    record = record_of(model)
+    darker = dataclasses.replace(record.recipe, mean=tuple(2 * mean for mean in record.recipe.mean))
+    set_record(model, dataclasses.replace(record, recipe=darker))
+    assert np.abs(evaluate(model, images).probabilities - second).max() > 1e-3
+
+
+def test_bfloat16_stays_close_to_float32_and_leaves_the_model_alone(model, images):
+    before = [layer.dtype_policy.name for layer in model.layers]
+    exact = evaluate(model, images, precision="float32").probabilities
+    half = evaluate(model, images, precision="bfloat16").probabilities
+    assert 0 < np.abs(half - exact).max() < 0.02
+    assert [layer.dtype_policy.name for layer in model.layers] == before
+    with pytest.raises(ValueError, match="`precision` must be one of"):
+        evaluate(model, images, precision="int8")
 
 
 @pytest.mark.parametrize("flips", ["horizontal", "vertical", "both"])

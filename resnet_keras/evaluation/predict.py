@@ -13,14 +13,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data import Images, flip_views
+from resnet_keras.data import Images
+from resnet_keras.data.augment import Flip
 from resnet_keras.data.decode import decode
 from resnet_keras.errors import DataError, DivergedError
+from resnet_keras.evaluation.inference import batch_probabilities
 from resnet_keras.evaluation.metrics import Evaluation
 from resnet_keras.evaluation.text import printable
 from resnet_keras.layers import record_of
+from resnet_keras.precision import Precision
 
-Flips = Literal["none", "horizontal", "vertical", "both"]
 Source = Path | str | bytes | np.ndarray
 Read = tuple[str, np.ndarray | DataError]
 DEFAULT_BATCH = 32
@@ -53,8 +55,9 @@ def evaluate(
     model: keras.Model,
     images: Images | tuple[np.ndarray, np.ndarray],
     *,
-    flips: Flips = "none",
+    flips: Flip = "none",
     batch_size: int | None = None,
+    precision: Precision = "auto",
 ) -> Evaluation:
     """Compares what a network says about pictures with their true classes.
 
@@ -64,6 +67,8 @@ def evaluate(
             `(pictures, height, width, channels)`, and their classes, `(pictures,)`.
         flips: Mirrored versions of each picture whose probabilities are averaged.
         batch_size: Pictures at a time; that of the part, or 32 for arrays, if None.
+        precision: What the convolutions compute in: "float32", "bfloat16", or "auto": bfloat16
+            where the hardware is faster in it. Batch norm is folded into them in any case.
 
     Returns:
         The evaluation, in the order of the pictures.
@@ -91,7 +96,7 @@ def evaluate(
         _check_classes(class_names, model_names)
         sized = dataclasses.replace(images, batch_size=batch_size or images.batch_size)
         batches = sized.dataset().map(lambda pictures, _: pictures)
-    probabilities = _probabilities(model, batches, flips)
+    probabilities = batch_probabilities(model, batches, flips=flips, precision=precision)
     return Evaluation(labels, probabilities, names=names, class_names=class_names)
 
 
@@ -99,9 +104,10 @@ def predict(
     model: keras.Model,
     sources: Sequence[Source],
     *,
-    flips: Flips = "none",
+    flips: Flip = "none",
     batch_size: int = DEFAULT_BATCH,
     on_bad_image: Literal["error", "skip"] = "error",
+    precision: Precision = "auto",
 ) -> list[Prediction]:
     """Names the class of pictures, each prepared as the weights were trained.
 
@@ -112,6 +118,7 @@ def predict(
         batch_size: Pictures at a time.
         on_bad_image: Whether a picture that cannot be read ends in an error, or in a
             `Prediction` that has `error` set.
+        precision: See `evaluate`.
 
     Returns:
         One prediction a source, in their order.
@@ -145,24 +152,13 @@ def predict(
         errors = [picture for _, picture in read if isinstance(picture, DataError)]
         if errors and on_bad_image == "error":
             raise errors[0]
-        found.extend(_predictions(model, read, flips))
+        pictures = [picture for _, picture in read if isinstance(picture, np.ndarray)]
+        rows: Iterator[np.ndarray] = iter(())
+        if pictures:
+            batch = np.stack(pictures)
+            rows = iter(batch_probabilities(model, [batch], flips=flips, precision=precision))
+        found.extend(_predictions(model, read, rows))
     return found
-
-
-def _probabilities(model: keras.Model, batches: tf.data.Dataset, flips: Flips) -> np.ndarray:
-    """Returns the softmax of the logits in float32, averaged over the flips."""
-    views = len(flip_views(np.zeros((0, 1, 1, 1)), flips))
-    # `Model.predict` keeps its traced function on the model, and splits batches over replicas.
-    logits = np.stack(
-        [model.predict(_view(batches, flips, view), verbose=0) for view in range(views)]
-    )
-    logits = logits.astype(np.float32)
-    softmax = keras.ops.convert_to_numpy(keras.ops.softmax(logits, axis=-1))
-    return np.asarray(softmax.mean(axis=0))
-
-
-def _view(batches: tf.data.Dataset, flips: Flips, view: int) -> tf.data.Dataset:
-    return batches.map(lambda images: flip_views(images, flips)[view])
 
 
 def _class_names(model: keras.Model) -> tuple[str, ...]:
@@ -235,12 +231,9 @@ def _name(source: Source, place: int) -> str:
     return os.fspath(source) if isinstance(source, Path | str) else f"picture {place}"
 
 
-def _predictions(model: keras.Model, read: list[Read], flips: Flips) -> Iterator[Prediction]:
-    pictures = [picture for _, picture in read if isinstance(picture, np.ndarray)]
-    rows: Iterator[np.ndarray] = iter(())
-    if pictures:
-        batch = tf.data.Dataset.from_tensors(np.stack(pictures))
-        rows = iter(_probabilities(model, batch, flips))
+def _predictions(
+    model: keras.Model, read: list[Read], rows: Iterator[np.ndarray]
+) -> Iterator[Prediction]:
     class_names = _class_names(model)
     for name, picture in read:
         if isinstance(picture, DataError):
