@@ -180,13 +180,13 @@ def _head(
 ) -> keras.KerasTensor:
     for number, units in enumerate(hidden, 1):
         if dropout:
-            x = keras.layers.Dropout(dropout, name=f"head_{number}_dropout")(x)
+            x = keras.layers.Dropout(dropout, dtype="float32", name=f"head_{number}_dropout")(x)
         x = keras.layers.Dense(
             units, kernel_initializer="he_normal", dtype="float32", name=f"head_{number}_dense"
         )(x)
         x = keras.layers.ReLU(name=f"head_{number}_relu", dtype="float32")(x)
     if dropout:
-        x = keras.layers.Dropout(dropout, name="head_dropout")(x)
+        x = keras.layers.Dropout(dropout, dtype="float32", name="head_dropout")(x)
     return keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
 
 

@@ -83,7 +83,11 @@ class Folded:
             for variable in layer.weights
         ]
         values = {id(self.input): inputs}
-        with computing_in(self.model, self.dtype), keras.StatelessScope(state_mapping=known):
+        scope = keras.StatelessScope()
+        for pair in known:
+            # Given to the scope at once, they would be cast to the float32 of the variables.
+            scope.add_update(pair)
+        with computing_in(self.model, self.dtype), scope:
             for layer in self._layers:
                 seen = tree.map_structure(lambda tensor: values[id(tensor)], layer.input)
                 values[id(layer.output)] = self._run(layer, seen, tensors)

@@ -139,10 +139,10 @@ def _by_cpu() -> Choice:
         return Choice("float32", "bfloat16 on CPUs is used with TensorFlow only")
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return Choice("float32", "TF_ENABLE_ONEDNN_OPTS=0 turns off the kernels for bfloat16")
-    flags: set[str] = set()
+    flags: list[str] = []
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        flags.update(next(line for line in lines if line.startswith("flags")).split())
+        flags = next(line for line in lines if line.startswith("flags")).split()
     for flag in CPU_FLAGS:
         if flag in flags:
             return Choice("bfloat16", f"the CPU has {flag}")

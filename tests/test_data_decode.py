@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from resnet_keras.data import read_image
 from resnet_keras.data.decode import decode
@@ -97,6 +97,102 @@ def test_pictures_of_extreme_proportions_are_cut_while_they_are_resized(size):
     left, top = (round((side - 24) / 2.0) for side in whole.size)
     expected = np.asarray(whole.crop((left, top, left + 24, top + 24))).astype(int)
     assert np.abs(actual - expected).max() <= 1  # Pillow keeps the box in single precision
+
+
+# Large JPEG pictures, decoded at a reduced scale
+
+SMALL = Recipe(image_size=64, crop=1.0)
+
+
+def ramp(width, height):
+    """Grows from left to right, from top to bottom, and along the diagonal."""
+    rows, columns = np.mgrid[:height, :width]
+    pixels = np.stack([columns / width, rows / height, (rows + columns) / (height + width)], -1)
+    return Image.fromarray((255 * pixels).round().astype(np.uint8))
+
+
+def noise(width, height):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+def shapes(width, height):
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    rng = np.random.default_rng(0)
+    for colour in rng.integers(0, 256, (60, 3)).tolist():
+        (x, y), radius = rng.integers(0, (width, height)).tolist(), int(rng.integers(5, 200))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), tuple(colour), "black", 5)
+    return image
+
+
+def fully_decoded(data, recipe):
+    """What `read_image` makes of the pixels of a full decode, which PNG keeps exactly."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    return read_image(encode(image.convert("RGB")), recipe).astype(int)
+
+
+@pytest.mark.parametrize("size", [(1200, 900), (701, 1003), (2051, 1029)])
+@pytest.mark.parametrize(("make", "worst"), [(ramp, 3), (noise, 10), (shapes, 30)])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}])
+def test_large_jpegs_are_close_to_their_full_decode(size, make, worst, options):
+    data = encode(make(*size), "JPEG", quality=90, **options)
+    error = np.abs(read_image(data, SMALL) - fully_decoded(data, SMALL))
+    assert error.mean() < 1
+    assert error.max() <= worst
+
+
+@pytest.mark.parametrize(("short", "reduced"), [(64, False), (255, False), (256, True)])
+def test_jpegs_below_four_times_the_size_are_decoded_in_full(short, reduced):
+    data = encode(noise(300, short), "JPEG")
+    assert np.array_equal(read_image(data, SMALL), fully_decoded(data, SMALL)) != reduced
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_large_jpegs_are_turned_as_exif_says(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(ramp(705, 1001), "JPEG", quality=95, exif=exif)
+    pixels, changes = decode(data, SMALL)
+    # A picture shifted by a tenth of a pixel would be off by 0.4 from left to right.
+    assert np.abs((pixels - fully_decoded(data, SMALL)).mean(axis=(0, 1))).max() < 0.2
+    assert changes == (("exif",) if orientation > 1 else ())
+
+
+def test_the_whole_size_of_a_large_jpeg_decides_what_is_cut():
+    # 625 x 607 becomes 65 x 64, but the 157 x 152 of its reduced decode would become 66 x 64.
+    data = encode(ramp(625, 607), "JPEG", quality=95)
+    error = read_image(data, SMALL) - fully_decoded(data, SMALL)
+    assert np.abs(error.mean(axis=(0, 1))).max() < 0.2
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_large_jpegs_of_other_colours_are_close_too(mode):
+    data = encode(shapes(1200, 900).convert(mode), "JPEG", quality=90)
+    pixels, changes = decode(data, SMALL)
+    assert np.abs(pixels - fully_decoded(data, SMALL)).mean() < 1
+    assert changes == (("cmyk",) if mode == "CMYK" else ())
+
+
+def test_the_first_picture_of_a_large_mpo_counts():
+    first = shapes(1200, 900)
+    data = encode(first, "MPO", save_all=True, append_images=[noise(1200, 900)], quality=90)
+    error = np.abs(read_image(data, SMALL) - fully_decoded(encode(first), SMALL))
+    assert error.mean() < 2
+
+
+def test_a_large_jpeg_of_extreme_proportions_keeps_its_proportions():
+    data = encode(ramp(300, 6000), "JPEG", quality=95)
+    assert np.abs(read_image(data, SMALL) - fully_decoded(data, SMALL)).mean() < 1
+
+
+@pytest.mark.parametrize("cut", [1, 2, 100, 0.5])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_large_truncated_jpegs_are_caught(cut, progressive):
+    data = encode(noise(701, 523), "JPEG", progressive=progressive)
+    cut = cut if cut >= 1 else int(cut * len(data))
+    with pytest.raises(DataError, match="truncated or damaged"):
+        read_image(data[:-cut], SMALL)
 
 
 # Colours

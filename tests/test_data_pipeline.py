@@ -1,13 +1,15 @@
 import dataclasses
 import hashlib
 import json
+import shutil
+import tempfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from resnet_keras.data import check, load_images, read_image
+from resnet_keras.data import check, disk, load_images, read_image
 from resnet_keras.errors import DataError
 from resnet_keras.records import Recipe
 from tests.pictures import break_files, make_arrays, make_split_tree, make_tree
@@ -18,13 +20,27 @@ def tree(tmp_path):
     return make_tree(tmp_path / "photos", count=10)
 
 
-@pytest.fixture(params=["memory", "half in memory", "on demand"])
+PLACES = {
+    "memory": (30, 0),
+    "memory and disk": (15, 30),
+    "disk": (0, 30),
+    "memory, disk and on demand": (10, 10),
+    "on demand": (0, 0),
+}
+
+
+@pytest.fixture(params=PLACES)
 def room(request, monkeypatch):
-    """Loads with all, some or none of 30 pictures of 16 pixels kept in memory."""
-    kept = {"memory": 30, "half in memory": 15, "on demand": 0}[request.param]
-    size = kept * 16 * 16 * 3 / check.MEMORY_SHARE
-    monkeypatch.setattr(check, "available_memory", lambda: size)
-    return kept
+    """Loads with all, some or none of 30 pictures of 16 pixels kept in memory and on disk."""
+    in_memory, on_disk = PLACES[request.param]
+    keep(monkeypatch, in_memory=in_memory, on_disk=on_disk)
+
+
+def keep(monkeypatch, *, in_memory, on_disk):
+    size = 16 * 16 * 3
+    monkeypatch.setattr(check, "available_memory", lambda: in_memory * size / check.MEMORY_SHARE)
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    monkeypatch.setattr(disk, "DISK_SHARE", (on_disk + 0.5) * size / free)
 
 
 def load(tree, **options):
@@ -79,7 +95,9 @@ def test_labels_are_the_class_folders(tree):
     ]
 
 
-def test_what_is_kept_in_memory_is_decoded_once(tree):
+@pytest.mark.parametrize("in_memory", [0, 30])
+def test_what_is_kept_is_decoded_once(tree, monkeypatch, in_memory):
+    keep(monkeypatch, in_memory=in_memory, on_disk=30 - in_memory)
     part = load(tree).train
     expected = part.pictures([0, 1])
     for path in tree.glob("*/*.png"):
@@ -88,7 +106,7 @@ def test_what_is_kept_in_memory_is_decoded_once(tree):
 
 
 def test_a_picture_that_vanishes_is_named(tree, monkeypatch):
-    monkeypatch.setattr(check, "available_memory", lambda: 0)
+    keep(monkeypatch, in_memory=0, on_disk=0)
     part = load(tree).train
     (tree / part.names[2]).unlink()
     with pytest.raises(DataError, match=f"{part.names[2]} cannot be read"):
@@ -153,7 +171,7 @@ def test_a_dataset_feeds_fit(tree):
 
 def test_a_fingerprint_does_not_depend_on_memory_or_place(tree, tmp_path, monkeypatch):
     before = load(tree).fingerprint
-    monkeypatch.setattr(check, "available_memory", lambda: 0)
+    keep(monkeypatch, in_memory=0, on_disk=0)
     tree.rename(tmp_path / "moved")
     assert load(tmp_path / "moved").fingerprint == before
 

@@ -1,12 +1,14 @@
 """The export: what it answers, what it refuses, and what strangers make of it."""
 
 import dataclasses
+import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import keras
@@ -22,10 +24,13 @@ from resnet_keras.errors import ExportError
 from resnet_keras.export import (
     decode_pictures,
     export_model,
+    network,
     verify_saved_model,
     write_model_card,
 )
 from resnet_keras.export.publish import new_version
+from resnet_keras.layers import BatchNorm
+from resnet_keras.precision import choose_precision
 from resnet_keras.records import Recipe, Record
 from resnet_keras.specs import ResNetSpec
 from tests.picture_files import PICTURES, encoded, noise
@@ -49,6 +54,17 @@ def make_model(*, num_classes: int | None = 3, record: Record = RECORD, seed: in
     return model
 
 
+def random_norms(model: keras.Model) -> keras.Model:
+    """Gives each batch norm statistics, a scale and an offset that folding must not lose."""
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, BatchNorm):
+            shape = layer.gamma.shape
+            ranges = [(0.5, 1.5), (-0.5, 0.5), (-0.5, 0.5), (0.5, 2.0)]
+            layer.set_weights([rng.uniform(*each, shape) for each in ranges])
+    return model
+
+
 def probabilities_of(model: keras.Model, image: np.ndarray) -> np.ndarray:
     return keras.ops.convert_to_numpy(keras.ops.softmax(model(image, training=False)))
 
@@ -56,7 +72,7 @@ def probabilities_of(model: keras.Model, image: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def model() -> keras.Model:
     record = dataclasses.replace(RECORD, class_names=NAMES)
-    return make_model(record=record, dropout=0.5)
+    return random_norms(make_model(record=record, dropout=0.5))
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +81,12 @@ def exported(model, tmp_path_factory) -> Path:
     (folder / "7").mkdir()
     (folder / "notes").mkdir()
     return export_model(model, folder)
+
+
+@pytest.fixture(scope="module")
+def half(model, tmp_path_factory) -> Path:
+    """The same model in bfloat16."""
+    return export_model(model, tmp_path_factory.mktemp("half"), precision="bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +184,72 @@ def test_the_graph_holds_nothing_of_training(exported, model):
     operations = {node.op for function in library for node in function.node_def}
     assert not {op for op in operations if "Random" in op or "Dropout" in op or "Grad" in op}
     assert "DecodeJpeg" in operations
-    reader = tf.train.load_checkpoint(str(exported / "variables" / "variables"))
-    weights = [name for name in reader.get_variable_to_shape_map() if name.startswith("weights/")]
-    assert len(weights) == len(model.weights)
+
+
+def _operations(folder: Path) -> Counter:
+    graph = _meta_graph(folder).graph_def
+    functions = [node for function in graph.library.function for node in function.node_def]
+    return Counter(node.op for node in [*graph.node, *functions])
+
+
+def _variables(folder: Path) -> list[str]:
+    names = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+    return [name for name in names.get_variable_to_shape_map() if "weights/" in name]
+
+
+def test_weights_are_constants_held_once_and_no_batch_norm_is_left(exported, model):
+    operations = _operations(exported)
+    assert not {name for name in operations if "BatchNorm" in name or "Variable" in name}
+    assert operations["Conv2D"] == sum(isinstance(x, keras.layers.Conv2D) for x in model.layers)
+    size = 4 * model.count_params()
+    assert 0.95 * size < (exported / "saved_model.pb").stat().st_size < 1.5 * size
+    assert _variables(exported) == []
+
+
+def test_batch_norms_before_a_convolution_stay_with_constant_statistics(tmp_path, image):
+    spec = dataclasses.replace(RECORD.spec, variant="v2")
+    model = random_norms(make_model(record=dataclasses.replace(RECORD, spec=spec)))
+    folder = export_model(model, tmp_path)
+    operations = _operations(folder)
+    # Of each of the eight blocks the first, and the one behind the last.
+    assert operations["FusedBatchNormV3"] == 9
+    assert not {name for name in operations if "Variable" in name}
+    served = tf.saved_model.load(str(folder))
+    found = served.signatures["serve"](image=tf.constant(image))["probabilities"]
+    np.testing.assert_allclose(found, probabilities_of(model, image), atol=1e-5)
+
+
+def test_weights_too_large_for_constants_are_variables(tmp_path, monkeypatch, image):
+    model = random_norms(make_model())
+    monkeypatch.setattr(network, "CONSTANT_BYTES", 100_000)
+    folder = export_model(model, tmp_path)
+    convolutions = sum(isinstance(each, keras.layers.Conv2D) for each in model.layers)
+    assert len(_variables(folder)) == 2 * (convolutions + 1)  # kernel and bias, and of the logits
+    assert (folder / "saved_model.pb").stat().st_size < 3 * model.count_params()
+    served = tf.saved_model.load(str(folder))
+    found = served.signatures["serve"](image=tf.constant(image))["probabilities"]
+    np.testing.assert_allclose(found, probabilities_of(model, image), atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ResNetSpec(50, width=0.125, variant="v1"),
+        ResNetSpec(101, width=0.125),
+        ResNetSpec(50, width=0.125, variant="v2"),
+        ResNetSpec(50, width=0.125, variant="d"),
+        ResNetSpec(50, width=0.125, groups=8, width_per_group=8),
+        ResNetSpec(20, stem="cifar", shortcut="A"),
+    ],
+    ids=["v1", "v1.5", "v2", "d", "resnext", "cifar"],
+)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_random_networks_of_large_logits_are_published(tmp_path, *, spec, precision):
+    keras.utils.set_random_seed(0)
+    record = dataclasses.replace(RECORD, spec=spec)
+    model = random_norms(build_network(record, num_classes=10, zero_init_residual=False))
+    assert export_model(model, tmp_path, precision=precision).name == "1"
 
 
 def test_bytes_are_answered_as_the_decoded_pictures(model, loaded):
@@ -173,6 +258,88 @@ def test_bytes_are_answered_as_the_decoded_pictures(model, loaded):
     expected = probabilities_of(model, np.stack([read_image(file, RECIPE) for file in files]))
     # A few decoded pixels differ by 1 of 255 from Pillow's.
     np.testing.assert_allclose(answer["probabilities"], expected, atol=5e-3)
+
+
+# --- precision ------------------------------------------------------------------------------
+
+
+def test_bfloat16_answers_nearly_as_the_model_and_in_float32(model, half, image):
+    served = tf.saved_model.load(str(half))
+    answer = served.signatures["serve"](image=tf.constant(image))
+    assert answer["probabilities"].dtype == tf.float32
+    expected = probabilities_of(model, image)
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=2e-2)
+    # It did compute in 16 bits.
+    assert np.abs(answer["probabilities"] - expected).max() > 1e-5
+    empty = served.signatures["serve"](image=tf.zeros((0, SIDE, SIDE, 3), tf.uint8))
+    assert {key: len(each) for key, each in empty.items()} == dict.fromkeys(answer, 0)
+
+
+def test_bfloat16_halves_the_file(half, exported, model):
+    sizes = [(folder / "saved_model.pb").stat().st_size for folder in (half, exported)]
+    assert sizes[1] - sizes[0] > 1.9 * model.count_params()
+
+
+def test_bfloat16_kernels_reach_the_convolutions_as_they_are_stored(half):
+    """What is cast at each call costs time, and oneDNN does not keep it in its own order."""
+    library = _meta_graph(half).graph_def.library.function
+    nodes = {node.name: node for function in library for node in function.node_def}
+    kernels = {
+        nodes[node.input[1].partition(":")[0]].op for node in nodes.values() if node.op == "Conv2D"
+    }
+    assert kernels == {"Const"}
+
+
+def test_the_policy_of_the_model_does_not_decide(model, tmp_path, image):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        mixed = make_model()
+    finally:
+        keras.config.set_dtype_policy(before)
+    mixed.set_weights(model.get_weights())
+    served = tf.saved_model.load(str(export_model(mixed, tmp_path)))
+    found = served.signatures["serve"](image=tf.constant(image))["probabilities"]
+    np.testing.assert_allclose(found, probabilities_of(model, image), atol=1e-6)
+
+
+def test_the_model_stays_as_it_was(tmp_path):
+    model = random_norms(make_model())
+    model.get_layer("stem_conv").trainable = False
+    model.get_layer("stem_bn").fixed_statistics = True
+    model.get_layer("stage1_block1_1_bn").trainable = False
+
+    def state() -> tuple:
+        config = json.dumps([layer.get_config() for layer in model.layers], sort_keys=True)
+        policies = [layer.dtype_policy.name for layer in model.layers]
+        trained = [variable.path for variable in model.trainable_variables]
+        return config, policies, trained, [array.tobytes() for array in model.get_weights()]
+
+    before = state()
+    export_model(model, tmp_path, precision="bfloat16")
+    assert state() == before
+
+
+def test_the_files_beside_say_the_precision(exported, half):
+    for folder, dtype in ((exported, "float32"), (half, "bfloat16")):
+        extra = folder / "assets.extra"
+        assert (extra / "precision.txt").read_text() == f"{dtype}\n"
+        card = (extra / "MODEL_CARD.md").read_text(encoding="utf-8")
+        assert f"The convolutions compute in {dtype}" in card
+        assert ("slowly" in card) == (dtype == "bfloat16")
+
+
+@pytest.mark.slow
+def test_auto_is_what_is_faster_here(model, tmp_path):
+    folder = export_model(model, tmp_path, precision="auto")
+    written = (folder / "assets.extra" / "precision.txt").read_text().strip()
+    assert written == choose_precision().dtype
+
+
+def test_an_unknown_precision_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match=r"`precision` must be one of .* Received: 'int8'"):
+        export_model(model, tmp_path, precision="int8")
+    assert not any(tmp_path.iterdir())
 
 
 # --- arguments ------------------------------------------------------------------------------
@@ -289,6 +456,34 @@ def test_another_model_than_the_exported_one_is_seen(exported):
         verify_saved_model(exported, make_model(seed=1), NAMES)
 
 
+def _with_recipe(model: keras.Model, **changes) -> keras.Model:
+    record = dataclasses.replace(RECORD, recipe=dataclasses.replace(RECIPE, **changes))
+    other = make_model(record=record, dropout=0.5)
+    other.set_weights(model.get_weights())
+    return other
+
+
+def _with_one_kernel_off(model: keras.Model) -> keras.Model:
+    other = _with_recipe(model)
+    kernel = other.get_layer("stage2_block2_1_conv").kernel
+    kernel.assign(-kernel)
+    return other
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda model: _with_recipe(model, mean=(123.675, 116.28, 93.53)),
+        lambda model: _with_recipe(model, crop=0.8),
+        _with_one_kernel_off,
+    ],
+    ids=["mean", "crop", "weight"],
+)
+def test_a_wrong_mean_crop_or_weight_is_seen_in_bfloat16_too(half, model, wrong):
+    with pytest.raises(ExportError, match="differs by up to"):
+        verify_saved_model(half, wrong(model), NAMES, precision="bfloat16")
+
+
 def test_names_in_another_order_are_seen(exported, model):
     with pytest.raises(ExportError, match="`label` and `index`"):
         verify_saved_model(exported, model, [*NAMES[1:], NAMES[0]])
@@ -296,25 +491,10 @@ def test_names_in_another_order_are_seen(exported, model):
 
 def test_a_damaged_saved_model_is_seen(exported, model, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "damaged")
-    (data,) = (folder / "variables").glob("*.data*")
-    data.write_bytes(data.read_bytes()[:-1000])
+    graph = folder / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[:-1000])
     with pytest.raises(ExportError, match=r"did not \(exit status 1, .*\w.*\); it was not publ"):
         verify_saved_model(folder, model, NAMES)
-
-
-def test_a_mixed_precision_network_answers_in_float32(tmp_path, image):
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    try:
-        mixed = make_model()
-    finally:
-        keras.config.set_dtype_policy(before)
-    folder = export_model(mixed, tmp_path)
-    loaded = tf.saved_model.load(str(folder))
-    found = loaded.signatures["serve"](image=tf.constant(image))["probabilities"]
-    assert found.dtype == tf.float32
-    np.testing.assert_allclose(found, probabilities_of(mixed, image), atol=2e-2)
-    assert _labels(folder) == ["0", "1", "2"]  # the weights have no names
 
 
 def test_a_network_of_one_channel_takes_pixels_alone(tmp_path):

@@ -25,6 +25,10 @@ Source = Annotated[
 ]
 RunDir = Annotated[Path, Argument(help="Run folder of a fine-tuned network.", show_default=False)]
 BatchSize = Annotated[int, Option(min=1, help="Pictures a step.")]
+PrecisionOption = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    Option(help="What the convolutions compute in; auto is bfloat16 where that is faster."),
+]
 FlipsOption = Annotated[Flips, Option(help="Flips whose probabilities are averaged.")]
 OnBad = Annotated[
     OnBadImage, Option(help="What a picture that cannot be read does: stop, or be left out.")

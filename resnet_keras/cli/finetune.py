@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 
 from typer import Option, echo
 
-from resnet_keras.cli.common import BatchSize, Flips, FlipsOption, OnBad, Source, import_tensorflow
+from resnet_keras.cli.common import (
+    BatchSize,
+    Flips,
+    FlipsOption,
+    OnBad,
+    PrecisionOption,
+    Source,
+    import_tensorflow,
+)
 from resnet_keras.cli.results import finish
 
 Stage = Literal["stage4", "stage3", "stage2", "stage1", "all"]
@@ -49,6 +57,26 @@ def finetune(
         Option(help="Batch norm in the stages that train.", rich_help_panel=TRAINING),
     ] = "frozen",
     label_smoothing: Annotated[float, Option(min=0.0, max=0.99, rich_help_panel=TRAINING)] = 0.0,
+    ema: Annotated[
+        float,
+        Option(
+            min=0.0,
+            max=0.9999,
+            help="Running average of the weights, 0.99 for instance; 0 for none.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0.0,
+    accumulate: Annotated[
+        int, Option(min=1, help="Batches a step of the optimizer.", rich_help_panel=TRAINING)
+    ] = 1,
+    small_size: Annotated[
+        int | None,
+        Option(
+            min=32,
+            help="Pixels of the pictures in the first half of --epochs.  [default: all the same]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     flip: Annotated[
         Flips, Option(help="Flips that leave the class as it is.", rich_help_panel=TRAINING)
     ] = "horizontal",
@@ -88,6 +116,15 @@ def finetune(
         Literal["auto", "memory", "disk", "none"],
         Option(help="Where activations of the frozen part are kept.", rich_help_panel=RUN),
     ] = "auto",
+    cache_bits: Annotated[
+        Literal["8", "16", "32"],
+        Option(help="Bits of a cached value.", rich_help_panel=RUN),
+    ] = "8",
+    cache_dir: Annotated[
+        Path | None,
+        Option(help="Keeps the activations for other runs there.", rich_help_panel=RUN),
+    ] = None,
+    precision: PrecisionOption = "auto",
     views: Annotated[
         int | None,
         Option(
@@ -140,11 +177,17 @@ def finetune(
         weight_decay=weight_decay,
         batch_norm=batch_norm,
         label_smoothing=label_smoothing,
+        ema=ema,
+        accumulate=accumulate,
     )
     head = dataclasses.replace(
         stages, start="head", epochs=max(1, head_epochs), learning_rate=None, batch_norm="frozen"
     )
-    phases = [phase for phase, on in ((head, head_epochs), (stages, epochs)) if on]
+    small = dataclasses.replace(stages, epochs=max(1, epochs // 2), image_size=small_size)
+    if small_size:
+        stages = dataclasses.replace(stages, epochs=max(1, epochs - epochs // 2))
+    wanted = ((head, head_epochs), (small, small_size and epochs > 1), (stages, epochs))
+    phases = [phase for phase, on in wanted if on]
     folder = run_dir or Path("runs") / default_name(source)
     result = fine_tune(
         build_resnet(weights=read, num_classes=len(data.class_names)),
@@ -152,7 +195,10 @@ def finetune(
         run_dir=folder,
         phases=phases,
         augmentation=Augmentation(flip, **(LIGHT if augment == "light" else {})),
+        precision=precision,
         cache=None if cache == "none" else cache,
+        cache_bits=int(cache_bits),  # type: ignore[arg-type]
+        cache_dir=cache_dir,
         views=views,
         monitor=monitor,
         flips=flips,

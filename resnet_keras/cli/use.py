@@ -14,6 +14,7 @@ from resnet_keras.cli.common import (
     FlipsOption,
     Json,
     OnBad,
+    PrecisionOption,
     RunDir,
     Source,
     import_tensorflow,
@@ -49,6 +50,7 @@ def evaluate(
     batch_size: BatchSize = 32,
     flips: FlipsOption = "none",
     on_bad_image: OnBad = "error",
+    precision: PrecisionOption = "auto",
     json: Json = False,
 ) -> None:
     """Evaluates a fine-tuned network on labelled pictures.
@@ -77,7 +79,7 @@ def evaluate(
     images = getattr(data, part)
     if images is None:
         raise ValueError(f"The pictures must have the part that is evaluated. Received: {part!r}")
-    evaluation = evaluate(model, images, flips=flips)
+    evaluation = evaluate(model, images, flips=flips, precision=precision)
     print_json(evaluation.to_dict()) if json else echo(str(evaluation))
 
 
@@ -89,6 +91,7 @@ def predict(
     top: Annotated[int, Option(min=1, help="Classes shown for each picture.")] = 1,
     flips: FlipsOption = "none",
     batch_size: BatchSize = 32,
+    precision: PrecisionOption = "auto",
     json: Json = False,
     csv: Annotated[bool, Option("--csv", help="Print CSV on standard output.")] = False,
 ) -> None:
@@ -104,7 +107,14 @@ def predict(
     model = load_run(run_dir)
     from resnet_keras import predict
 
-    found = predict(model, files, flips=flips, batch_size=batch_size, on_bad_image="skip")
+    found = predict(
+        model,
+        files,
+        flips=flips,
+        batch_size=batch_size,
+        on_bad_image="skip",
+        precision=precision,
+    )
     if json:
         print_json([prediction.to_dict() for prediction in found])
     elif csv:
@@ -147,6 +157,7 @@ def export(
     output: Annotated[
         Path | None, Option(help="Folder of the versions.  [default: saved_model of the run]")
     ] = None,
+    precision: PrecisionOption = "float32",
 ) -> None:
     """Writes the next version of a SavedModel that serves, and checks it in a fresh process.
 
@@ -156,6 +167,6 @@ def export(
     from resnet_keras import export_model
     from resnet_keras.training.runs import MANIFEST, write_manifest
 
-    echo(str(export_model(model, output or run_dir / SAVED_MODEL)))
+    echo(str(export_model(model, output or run_dir / SAVED_MODEL, precision=precision)))
     if output is None and (run_dir / MANIFEST).exists():
         write_manifest(run_dir)

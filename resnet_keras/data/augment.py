@@ -1,4 +1,4 @@
-"""Random changes of training pictures, as standard Keras layers, and the exact flips."""
+"""How far training pictures are changed at random, and the exact flips."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import dataclasses
 from typing import Any, Literal, get_args
 
 import keras
-import numpy as np
+
+from resnet_keras.data.random_layers import RandomColour, RandomGeometry
 
 Flip = Literal["none", "horizontal", "vertical", "both"]
-KERAS_FLIP = {
-    "horizontal": "horizontal",
-    "vertical": "vertical",
-    "both": "horizontal_and_vertical",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Augmentation:
     Example:
         >>> from resnet_keras.data import Augmentation
         >>> [layer.name for layer in Augmentation(rotation=5).layers(seed=0)]
-        ['augment_pixels', 'augment_flip', 'augment_rotation']
+        ['augment_geometry']
     """
 
     flip: Flip = "horizontal"
@@ -69,34 +65,23 @@ class Augmentation:
             seed: Each kind of change draws from its own stream of this seed, so that leaving
                 one out does not move the others.
         """
-        share = (-self.zoom, self.zoom)
-        common = {"fill_mode": "reflect"}
-        makers: dict[str, tuple[Any, dict[str, Any]]] = {
-            "flip": (keras.layers.RandomFlip, {"mode": KERAS_FLIP.get(self.flip)}),
-            "rotation": (keras.layers.RandomRotation, {"factor": self.rotation / 360, **common}),
-            "translation": (
-                keras.layers.RandomTranslation,
-                {"height_factor": self.translation, "width_factor": self.translation, **common},
-            ),
-            "zoom": (keras.layers.RandomZoom, {"height_factor": share, **common}),
-            "brightness": (
-                keras.layers.RandomBrightness,
-                {"factor": self.brightness, "value_range": (0, 255)},
-            ),
-            "contrast": (
-                keras.layers.RandomContrast,
-                {"factor": self.contrast, "value_range": (0, 255)},
-            ),
-        }
-        seeds = np.random.SeedSequence(seed).generate_state(len(makers))
-        layers = [
-            make(**options, seed=int(own), name=f"augment_{name}", dtype="float32")
-            for own, (name, (make, options)) in zip(seeds, makers.items(), strict=True)
-            if getattr(self, name) not in (0, "none")
-        ]
-        # Of uint8 pixels RandomBrightness makes uint8 and RandomContrast an error.
-        cast = keras.layers.Rescaling(1.0, name="augment_pixels", dtype="float32")
-        return [cast, *layers] if layers else []
+        layers: list[keras.layers.Layer] = []
+        if self.flip != "none" or self.rotation or self.translation or self.zoom:
+            geometry = RandomGeometry(
+                flip=self.flip,
+                rotation=self.rotation,
+                translation=self.translation,
+                zoom=self.zoom,
+                seed=seed,
+                name="augment_geometry",
+            )
+            layers.append(geometry)
+        if self.brightness or self.contrast:
+            colour = RandomColour(
+                brightness=self.brightness, contrast=self.contrast, seed=seed, name="augment_colour"
+            )
+            layers.append(colour)
+        return layers
 
 
 def flip_views(images: Any, flip: Flip) -> list[Any]:

@@ -1,12 +1,11 @@
-"""Decodes every picture once: finds the bad ones, notes the odd ones, keeps what fits in memory."""
+"""Decodes every picture once: finds the bad ones, notes the odd ones, keeps the others."""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import math
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from resnet_keras.data.decode import Decoded, decode
+from resnet_keras.data.disk import PictureFile
 from resnet_keras.data.listing import Listing
 from resnet_keras.data.memory import available_memory
+from resnet_keras.data.threads import decoding_pool
 from resnet_keras.errors import DataError
 from resnet_keras.records import Recipe
 
-# Pillow gives up the interpreter lock while it decodes; more threads would only take memory.
-THREADS = min(4, os.cpu_count() or 1)
 # The rest is for the network, its activations and the cache at the boundary.
 MEMORY_SHARE = 0.25
 CHUNK = 512
@@ -37,7 +36,7 @@ class Checked(NamedTuple):
 
 
 class Store:
-    """Decoded pictures by row: from memory as far as they fit, from their source beyond.
+    """Decoded pictures by row: in memory as far as they fit, then on disk, then decoded again.
 
     Args:
         listing: The pictures.
@@ -46,18 +45,20 @@ class Store:
     """
 
     def __init__(self, listing: Listing, *, recipe: Recipe, max_pixels: int) -> None:
-        side, count = recipe.image_size, len(listing.names)
-        room = int(MEMORY_SHARE * available_memory()) // (3 * side * side)
+        count, shape = len(listing.names), (recipe.image_size, recipe.image_size, 3)
+        room = int(MEMORY_SHARE * available_memory()) // math.prod(shape)
         self._listing, self._recipe, self._max_pixels = listing, recipe, max_pixels
-        self._kept = np.empty((min(count, room), side, side, 3), np.uint8)
+        self._kept = np.empty((min(count, room), *shape), np.uint8)
+        self._on_disk = PictureFile(count - len(self._kept), shape)
 
     def check(self) -> list[Checked]:
-        """Decodes every picture, several at a time, and keeps the first ones in memory."""
+        """Decodes every picture, several at a time, and keeps them as far as there is room."""
         count = len(self._listing.names)
         checked: list[Checked] = []
-        with _Meter(count) as meter, ThreadPoolExecutor(THREADS) as pool:
+        with _Meter(count) as meter:
             for start in range(0, count, CHUNK):
-                for result in pool.map(self._check, range(start, min(start + CHUNK, count))):
+                rows = range(start, min(start + CHUNK, count))
+                for result in decoding_pool().map(self._check, rows):
                     checked.append(result)
                     meter.advance()
         return checked
@@ -71,8 +72,10 @@ class Store:
         if np.all(rows < len(self._kept)):
             kept: np.ndarray = self._kept[rows]
             return kept
-        with ThreadPoolExecutor(THREADS) as pool:
-            return np.stack(list(pool.map(self._picture, rows.tolist())))
+        found = np.empty((len(rows), *self._kept.shape[1:]), np.uint8)
+        for _ in decoding_pool().map(self._fill, found, rows.tolist()):
+            pass
+        return found
 
     def _check(self, row: int) -> Checked:
         try:
@@ -81,16 +84,19 @@ class Store:
             return Checked(reason=str(error))
         if row < len(self._kept):
             self._kept[row] = pixels
+        else:
+            self._on_disk.write(row - len(self._kept), pixels)
         return Checked(hashlib.sha256(pixels.data).digest(), changes)
 
-    def _picture(self, row: int) -> np.ndarray:
+    def _fill(self, target: np.ndarray, row: int) -> None:
+        """Writes the picture of a row into an array."""
         if row < len(self._kept):
-            kept: np.ndarray = self._kept[row]
-            return kept
-        try:
-            return self._decode(row).pixels
-        except DataError as error:
-            raise DataError(f"{self._listing.names[row]} {error}.") from error
+            target[:] = self._kept[row]
+        elif not self._on_disk.read(row - len(self._kept), target):
+            try:
+                target[:] = self._decode(row).pixels
+            except DataError as error:
+                raise DataError(f"{self._listing.names[row]} {error}.") from error
 
     def _decode(self, row: int) -> Decoded:
         return decode(self._listing.fetch(row), self._recipe, max_pixels=self._max_pixels)

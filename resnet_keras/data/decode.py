@@ -39,6 +39,9 @@ TURNS = {
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # Pictures with sides further apart than this are cut while they are resized.
 LONGEST_ASPECT = 16
+# JPEG pictures are decoded at a half, a quarter or an eighth of their size as long as this many
+# times the size asked for is left, so that the antialiased resize still decides the pixels.
+SPARE = 2
 
 
 class Decoded(NamedTuple):
@@ -55,7 +58,8 @@ def read_image(
 
     The file's content decides, not its extension. Pictures are turned as their EXIF block
     says, put on white where they are transparent, and brought to 8 bits a channel; of an
-    animation the first frame counts.
+    animation the first frame counts. JPEG pictures of at least four times the recipe's size
+    are decoded at a half, a quarter or an eighth of their own, which is faster.
 
     Args:
         source: Path of a file, or the bytes of one.
@@ -93,20 +97,23 @@ def decode(
     if isinstance(source, np.ndarray):
         image = Image.fromarray(source[..., 0] if source.shape[-1] == 1 else source)
     else:
-        image = _read(source, changes, max_pixels=max_pixels)
+        image = _read(source, recipe, changes, max_pixels=max_pixels)
     image = _fitted(_as_8_bit(image, changes), recipe)
     return Decoded(np.array(image.convert("RGB")), tuple(changes))
 
 
-def _read(source: Path | str | bytes, changes: list[str], *, max_pixels: int) -> Image.Image:
+def _read(
+    source: Path | str | bytes, recipe: Recipe, changes: list[str], *, max_pixels: int
+) -> Image.Image:
     """Decodes a file completely, and turns it as its EXIF block says."""
     try:
         with quiet_pillow, _opened(source) as file:
-            image = _load(file, changes, max_pixels=max_pixels)
+            image = _checked_header(file, changes, max_pixels=max_pixels)
             if not isinstance(source, bytes) and has_other_extension(
                 Path(source).suffix, image.format or ""
             ):
                 changes.append("extension")
+            image = _loaded(file, image, recipe)
             return _turned(image, changes)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or error})") from error
@@ -116,7 +123,7 @@ def _opened(source: Path | str | bytes) -> IO[bytes]:
     return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
-def _load(file: IO[bytes], changes: list[str], *, max_pixels: int) -> Image.Image:
+def _checked_header(file: IO[bytes], changes: list[str], *, max_pixels: int) -> Image.Image:
     image = _header(file)
     if image.width * image.height > max_pixels:
         raise DataError(
@@ -125,14 +132,27 @@ def _load(file: IO[bytes], changes: list[str], *, max_pixels: int) -> Image.Imag
         )
     if _is_animated(image):
         changes.append("animation")
+    return image
+
+
+def _loaded(file: IO[bytes], image: Image.Image, recipe: Recipe) -> Image.Image:
+    """Decodes the pixels; a large JPEG comes resized as the recipe says."""
+    size, wanted = image.size, SPARE * recipe.resize_to
+    reduced = None
     try:
         if image.format == "PNG":
             # Pillow skips the checksums of PNG pixels when it loads them.
             _header(file).verify()
+        if max(size) <= LONGEST_ASPECT * min(size):
+            reduced = image.draft(None, (wanted, wanted))
         image.load()
     except Exception as error:
         raise DataError(f"is truncated or damaged ({_brief(error)})") from error
-    return image
+    if reduced is None or image.size == size:
+        return image
+    # The last column and row may reach over the border of the picture; the box does not.
+    resampling = RESAMPLING[recipe.interpolation]
+    return image.resize(_resized(size, recipe), resampling, box=reduced[1])
 
 
 def _header(file: IO[bytes]) -> Image.Image:
@@ -207,13 +227,12 @@ def _on_white(image: Image.Image, changes: list[str]) -> Image.Image:
 
 def _fitted(image: Image.Image, recipe: Recipe) -> Image.Image:
     """Resizes the short side and cuts out the centre, with the roundings of torchvision."""
-    short, side = recipe.resize_to, recipe.image_size
-    long = int(short * max(image.size) / min(image.size))
-    width, height = (short, long) if image.width <= image.height else (long, short)
+    side = recipe.image_size
+    width, height = _resized(image.size, recipe)
     left, top = round((width - side) / 2.0), round((height - side) / 2.0)
     cut = (left, top, left + side, top + side)
     resampling = RESAMPLING[recipe.interpolation]
-    if long <= LONGEST_ASPECT * short:
+    if max(width, height) <= LONGEST_ASPECT * min(width, height):
         return image.resize((width, height), resampling).crop(cut)
     # The whole of a picture of 1 x 10,000 pixels would take gigabytes; this cuts as it resizes.
     across, down = image.width / width, image.height / height
@@ -224,3 +243,10 @@ def _fitted(image: Image.Image, recipe: Recipe) -> Image.Image:
         min(cut[3] * down, image.height),
     )
     return image.resize((side, side), resampling, box=box)
+
+
+def _resized(size: tuple[int, int], recipe: Recipe) -> tuple[int, int]:
+    """Returns width and height of the resized picture, before its centre is cut out."""
+    short, (width, height) = recipe.resize_to, size
+    long = int(short * max(size) / min(size))
+    return (short, long) if width <= height else (long, short)

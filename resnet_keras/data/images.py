@@ -7,13 +7,20 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data.check import Store
 from resnet_keras.data.report import DataReport
 from resnet_keras.records import Recipe
+
+
+class PictureStore(Protocol):
+    """Where decoded pictures come from."""
+
+    def pictures(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the pictures of some rows, uint8 `(k, size, size, 3)`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +46,7 @@ class Images:
     batch_size: int
     metadata: Mapping[str, np.ndarray]
     digests: tuple[bytes, ...] = dataclasses.field(repr=False)
-    store: Store = dataclasses.field(repr=False)
+    store: PictureStore = dataclasses.field(repr=False)
     rows: np.ndarray = dataclasses.field(repr=False)
 
     def __len__(self) -> int:

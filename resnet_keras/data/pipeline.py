@@ -46,7 +46,9 @@ def load_images(
     """Loads labelled pictures, checks every one of them, and splits them.
 
     Every picture is decoded once before anything else happens, and kept in memory as far as
-    a quarter of the free memory goes; the others are decoded again whenever they are used.
+    a quarter of the free memory goes, which the environment variable `RESNET_KERAS_MEMORY`
+    may lower (such as 2GB); then in a temporary file as far as half of the free disk goes. The
+    others are decoded again whenever they are used.
 
     Args:
         source: A folder with one sub-folder a class; a folder with such trees in `train/`,

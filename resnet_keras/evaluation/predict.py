@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ import tensorflow as tf
 from resnet_keras.data import Images
 from resnet_keras.data.augment import Flip
 from resnet_keras.data.decode import decode
+from resnet_keras.data.threads import decoding_pool
 from resnet_keras.errors import DataError, DivergedError
 from resnet_keras.evaluation.inference import batch_probabilities
 from resnet_keras.evaluation.metrics import Evaluation
@@ -215,8 +215,7 @@ def _read(model: keras.Model, sources: Sequence[Source], start: int) -> list[Rea
         except DataError as error:
             return DataError(f"{printable(name)} {error}.")
 
-    with ThreadPoolExecutor() as threads:
-        return list(zip(names, threads.map(read, names, sources), strict=True))
+    return list(zip(names, decoding_pool().map(read, names, sources), strict=True))
 
 
 def _check_array(picture: np.ndarray) -> None:

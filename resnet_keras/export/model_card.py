@@ -23,6 +23,7 @@ def write_model_card(
     *,
     evaluation_summary: Mapping[str, Any] | None = None,
     data_fingerprint: str | None = None,
+    precision: str | None = None,
 ) -> Path:
     """Writes `MODEL_CARD.md`: Markdown for people, with a YAML head for model hubs.
 
@@ -31,6 +32,7 @@ def write_model_card(
         record: The model's network, recipe, classes, source and licence.
         evaluation_summary: Metrics by name; what is no finite number is left out.
         data_fingerprint: sha256 of the data that the model was trained and measured on.
+        precision: What the convolutions of the SavedModel compute in; None if there is none yet.
 
     Returns:
         The path of the card.
@@ -50,6 +52,7 @@ def write_model_card(
         _head(record, metrics, data_fingerprint),
         _what(record),
         _interface(record),
+        _arithmetic(precision),
         _usage(record),
         _classes(record),
         _metrics(metrics, data_fingerprint),
@@ -123,6 +126,18 @@ def _interface(record: Record) -> str:
         "Preprocessing is part of the model.\n",
     ]
     return "\n".join(lines)
+
+
+def _arithmetic(precision: str | None) -> str:
+    if precision is None:
+        return ""
+    text = (
+        f"## Precision\n\nThe convolutions compute in {precision}, with batch norm folded into "
+        "them; probabilities are float32."
+    )
+    if precision != "float32":
+        text += f" A CPU without units for {precision} runs them slowly."
+    return f"{text}\n"
 
 
 def _colours(channels: int) -> str:

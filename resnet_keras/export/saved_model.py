@@ -15,13 +15,16 @@ from resnet_keras.errors import ExportError
 from resnet_keras.export.decode import decode_pictures
 from resnet_keras.export.formats import require, size_text
 from resnet_keras.export.model_card import write_model_card
+from resnet_keras.export.network import Network, folded_network
 from resnet_keras.export.publish import new_version
 from resnet_keras.export.verify import verify_saved_model
 from resnet_keras.layers import record_of
+from resnet_keras.precision import Precision, choose_precision
 from resnet_keras.records import Recipe
 
 LABELS_FILE = "labels.txt"
-# TensorFlow Serving leaves this folder alone; people and scripts find the names in it.
+PRECISION_FILE = "precision.txt"
+# TensorFlow Serving leaves this folder alone; people and scripts find names and precision in it.
 EXTRA_FOLDER = "assets.extra"
 COLOURS = 3
 Outputs = dict[str, tf.Tensor]
@@ -34,6 +37,7 @@ def export_model(
     *,
     format: Literal["saved_model"] = "saved_model",
     class_names: Sequence[str] | None = None,
+    precision: Precision = "float32",
 ) -> Path:
     """Writes the network as a SavedModel, the next version in a folder that a server watches.
 
@@ -43,22 +47,29 @@ def export_model(
     `(n,)`, and decodes, resizes and crops by the recipe. Both return `probabilities`, float32
     `(n, classes)`, `label`, string `(n,)`, and `index`, int64 `(n,)`; n may be 0.
 
+    Each batch norm behind a convolution is folded into it, and the weights are constants of the
+    graph, or variables where they are larger than 256 MiB. The model stays as it is.
+
     Before it appears under its number, it is loaded in a fresh process without this package
     and compared with the model; what does not agree is never published.
 
     Args:
-        model: A network of this package that ends in logits, in any precision.
+        model: A network of this package that ends in logits, of any dtype policy.
         path: Folder of all versions, made if missing; the new one is `path/1`, `path/2`, ...
         format: "saved_model".
         class_names: One name a logit, in their order. None takes those of the weights, or "0",
             "1", ... where the weights have none for this head.
+        precision: What the convolutions compute in, whatever the model does: "float32",
+            "bfloat16", or "auto": what is faster on this machine, which may not be the one that
+            serves. On a CPU without units for bfloat16 such an export works, but slowly.
 
     Returns:
-        The folder of the new version, with `labels.txt` and `MODEL_CARD.md` in `assets.extra/`.
+        The folder of the new version, with `labels.txt`, `precision.txt` and `MODEL_CARD.md` in
+        `assets.extra/`.
 
     Raises:
-        ValueError: If the model has no logits, the names do not fit them, or the format is
-            unknown.
+        ValueError: If the model has no logits, the names do not fit them, or the format or the
+            precision is unknown.
         ExportError: If the folder cannot be written, or the SavedModel differs from the model.
 
     Example:
@@ -73,36 +84,41 @@ def export_model(
         raise ValueError(f"`format` must be 'saved_model'. Received: format={format!r}")
     _check_model(model)
     names = _class_names(model, class_names)
+    dtype = choose_precision(precision).dtype
     with new_version(Path(path)) as version:
-        _write(model, names, folder=version.folder)
-        verify_saved_model(version.folder, model, names)
+        _write(model, names, dtype, folder=version.folder)
+        verify_saved_model(version.folder, model, names, precision=dtype)
     return version.published
 
 
-def _write(model: keras.Model, names: Sequence[str], *, folder: Path) -> None:
-    module, signatures = _servable(model, names)
+def _write(model: keras.Model, names: Sequence[str], dtype: str, *, folder: Path) -> None:
+    module, signatures = _servable(model, names, dtype)
     tf.saved_model.save(module, str(folder), signatures=signatures)
     extra = folder / EXTRA_FOLDER
     labels = "".join(f"{name}\n" for name in names)
     write_atomically(extra / LABELS_FILE, [labels.encode()], ExportError)
-    write_model_card(extra, dataclasses.replace(record_of(model), class_names=tuple(names)))
+    write_atomically(extra / PRECISION_FILE, [f"{dtype}\n".encode()], ExportError)
+    record = dataclasses.replace(record_of(model), class_names=tuple(names))
+    write_model_card(extra, record, precision=dtype)
 
 
-def _servable(model: keras.Model, names: Sequence[str]) -> tuple[tf.Module, dict[str, Function]]:
-    """Returns what a SavedModel is made of: the weights and functions alone, and its signatures."""
+def _servable(
+    model: keras.Model, names: Sequence[str], dtype: str
+) -> tuple[tf.Module, dict[str, Function]]:
+    """Returns what a SavedModel is made of: functions and their variables, and its signatures."""
     recipe = record_of(model).recipe
-    functions = {"serve": _serve(model, names)}
+    network, variables = folded_network(model, dtype)
+    functions = {"serve": _serve(network, recipe, names)}
     if len(recipe.mean) == COLOURS:
         functions["serve_bytes"] = _serve_bytes(functions["serve"], recipe)
     module = tf.Module()
-    module.weights = [variable.value for variable in model.weights]
+    module.weights = variables
     for name, function in functions.items():
         setattr(module, name, function)
     return module, {**functions, "serving_default": functions["serve"]}
 
 
-def _serve(model: keras.Model, names: Sequence[str]) -> Function:
-    recipe = record_of(model).recipe
+def _serve(network: Network, recipe: Recipe, names: Sequence[str]) -> Function:
     size, channels = recipe.image_size, len(recipe.mean)
 
     def serve(image: tf.Tensor) -> Outputs:
@@ -111,10 +127,10 @@ def _serve(model: keras.Model, names: Sequence[str]) -> Function:
         # Fused kernels of TensorFlow 2.21 fail on an empty batch: it gets one black picture.
         pixels = tf.pad(pixels, [[0, tf.maximum(1 - count, 0)], [0, 0], [0, 0], [0, 0]])
         pixels = tf.ensure_shape(pixels, (None, size, size, channels))
-        logits = model(tf.cast(pixels, tf.float32), training=False)[:count]
+        logits = network(tf.cast(pixels, tf.float32))[:count]
         index = tf.argmax(logits, axis=-1)
         return {
-            "probabilities": tf.nn.softmax(tf.cast(logits, tf.float32)),
+            "probabilities": tf.nn.softmax(logits),
             "label": tf.gather(tf.constant(list(names)), index),
             "index": index,
         }

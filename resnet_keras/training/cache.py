@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,76 +13,76 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.atomic import atomic_path
-from resnet_keras.data import Augmentation, Images, flip_views
-from resnet_keras.errors import RunError
+from resnet_keras.data import Images
+from resnet_keras.folding import Folded
 from resnet_keras.layers import functional, record_of
 from resnet_keras.stages import Boundary, boundary_layer
+from resnet_keras.training.extraction import extract, picture_reader, plan_batches, row_reader
+from resnet_keras.training.packing import Bits, Packing, Unpack
+from resnet_keras.training.rows import DiskRows, MemoryRows, Store
+from resnet_keras.training.views import EXTRACTION_BATCH, Views, derived_seed
 
-# Pictures that go through the frozen part together: its speed no longer grows behind this.
-EXTRACTION_BATCH = 32
-# A view, and the pictures of a batch.
-Place = tuple[int, slice]
-
-
-@dataclasses.dataclass(frozen=True)
-class Views:
-    """Which versions of each picture are cached.
-
-    The first ones are the picture and its flips, which are exact; further ones are flipped in
-    turn and augmented in every other respect as well, drawn from the seed.
-
-    Args:
-        count: Number of views, at least 1.
-        augmentation: What the pictures are varied by.
-        seed: Of the further views.
-    """
-
-    count: int
-    augmentation: Augmentation
-    seed: int
-
-    def transform(self, view: int) -> Callable[[Any], Any]:
-        """Returns the function from a batch of uint8 pictures to this view of them."""
-        still = dataclasses.replace(self.augmentation, flip="none")
-        layers = still.layers(derived_seed(self.seed, view))
-
-        def apply(images: Any) -> Any:
-            flips = flip_views(images, self.augmentation.flip)
-            images = flips[view % len(flips)]
-            if view < len(flips):
-                return images
-            images = tf.cast(images, tf.float32)
-            for layer in layers:
-                images = layer(images, training=True)
-            return images
-
-        return apply
+__all__ = [
+    "EXTRACTION_BATCH",
+    "Activations",
+    "Views",
+    "activation_bytes",
+    "cache_key",
+    "compute_activations",
+    "derived_seed",
+]
 
 
-def derived_seed(*values: int) -> int:
-    """Returns a seed of 31 bits that depends on all the values."""
-    return int.from_bytes(hashlib.sha256(repr(values).encode()).digest()[:4], "big") >> 1
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Activations:
     """The output of the frozen part for each view of each picture.
 
     Args:
         boundary: Where the network was cut.
-        values: Array or memory map, `(views, pictures, ...)`.
+        key: What the activations depend on besides the pictures, as `cache_key` returns it.
+        packing: How a row of the store holds the activations of a picture.
+        exact: Whether they are what the network computes, to the bit, and not an approximation.
+        store: Where they are.
+        places: Row in the store of each view of each picture, `(views, pictures)`.
     """
 
     boundary: Boundary
-    values: np.ndarray
+    key: str
+    packing: Packing
+    exact: bool
+    store: Store = dataclasses.field(repr=False)
+    places: np.ndarray = dataclasses.field(repr=False)
 
+    @property
+    def views(self) -> int:
+        """Number of views of each picture."""
+        return len(self.places)
 
-def activation_shape(model: keras.Model, boundary: Boundary, image_size: int) -> tuple[int, ...]:
-    """Returns the shape of one picture's activations at the boundary."""
-    probe = functional(model.input, boundary_layer(model, boundary).output)
-    picture = keras.KerasTensor((1, image_size, image_size, model.input.shape[-1]))
-    return tuple(probe.compute_output_spec(picture).shape[1:])
+    def inputs(self) -> tuple[Any, Any]:
+        """Returns the input of a network that trains from here, and the features behind it.
+
+        Returns:
+            A `keras.Input` for what `batch` returns, and float32 `(batch, *packing.shape)`.
+        """
+        rows = keras.Input((self.packing.row_bytes,), dtype="uint8", name="rows")
+        return rows, Unpack(self.packing, dtype="float32", name="unpack")(rows)
+
+    def batch(self, pictures: np.ndarray, views: np.ndarray | int = 0) -> np.ndarray:
+        """Returns the rows, uint8 `(k, packing.row_bytes)`, of some pictures in some views.
+
+        Args:
+            pictures: Indices, `(k,)`.
+            views: View of each of them, `(k,)`, or one for all.
+
+        Raises:
+            RunError: If they can no longer be read.
+        """
+        return self.store.read(self.places[views, pictures])
+
+    def array(self) -> np.ndarray:
+        """Returns all activations, float32 `(views, pictures, *packing.shape)`, in memory."""
+        values = np.asarray(self.packing.unpack(self.store.read(self.places.ravel())))
+        return values.reshape(*self.places.shape, *self.packing.shape)
 
 
 def compute_activations(
@@ -91,100 +91,130 @@ def compute_activations(
     boundary: Boundary,
     *,
     views: Views,
+    home: Path | None,
+    bits: Bits,
+    dtype: str,
     source: Activations | None = None,
-    file: Path | None = None,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Activations:
-    """Runs every view of every picture through the frozen part.
+    """Runs every view of every picture through the frozen part, unless a cache has it already.
+
+    What is computed for a picture depends on the picture, the view and the key alone, to the
+    bit on one machine: not on the other pictures, nor on what was there before.
 
     Args:
-        model: The whole network; batch norm runs in inference mode.
+        model: The whole network; batch norm runs in inference mode, folded.
         images: The pictures.
         boundary: The last part that is run.
         views: Which versions of each picture.
-        source: Activations at an earlier boundary, of the same views, to go on from.
-        file: Where the activations are kept, memory-mapped; in memory if None.
-        on_batch: Called with the number of pictures done after each batch.
+        home: Folder of the caches, one folder a key, which runs with other pictures, splits and
+            heads share; None to keep the activations in memory.
+        bits: Of each value of a map, 32, 16 or 8, see `Packing`.
+        dtype: What the convolutions compute in, see `Folded`.
+        source: Activations at an earlier boundary, of the same pictures and views, to go on from.
+        on_batch: Called with the number of activations that were there, and after each batch
+            with the number of those that came; it may raise to stop.
 
     Returns:
-        The activations; those of an earlier, complete file if there is one.
+        The activations.
+
+    Raises:
+        RunError: If the cache cannot be written; what was complete stays.
+        DataError: If a picture can no longer be read.
     """
-    shape = activation_shape(model, boundary, images.recipe.image_size)
-    shape = (views.count, len(images), *shape)
-    results = _results(model, images, boundary, views=views, source=source, on_batch=on_batch)
-    if file is None:
-        values = np.empty(shape, np.float32)
-        for place, result in results:
-            values[place] = result
-        return Activations(boundary, values)
-    if not file.exists():
-        _write(file, shape, results)
-    return Activations(boundary, np.load(file, mmap_mode="r"))
-
-
-def _write(file: Path, shape: tuple[int, ...], results: Iterator[tuple[Place, np.ndarray]]) -> None:
-    # Written in order, not through a memory map: on a full disk that would kill the process.
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    with atomic_path(file, RunError) as temporary, temporary.open("wb") as opened:
-        np.lib.format.write_array_header_1_0(opened, header)
-        for _, result in results:
-            opened.write(np.ascontiguousarray(result, "<f4").data)
-
-
-def _forward(
-    model: keras.Model, boundary: Boundary, source: Activations | None
-) -> Callable[[Any], Any]:
-    start = boundary_layer(model, source.boundary).output if source else model.input
-    part = functional(start, boundary_layer(model, boundary).output)
-    return inference_function(part)
-
-
-def inference_function(model: keras.Model) -> Callable[[Any], Any]:
-    """Returns the model in inference mode, traced once for any size of batch."""
-    signature = tf.TensorSpec((None, *model.input.shape[1:]), model.input.dtype)
-    traced = tf.function(lambda batch: model(batch, training=False)).get_concrete_function(
-        signature
+    packing = packing_at(model, boundary, images.recipe.image_size, bits=bits, dtype=dtype)
+    key = cache_key(model, images, boundary, bits=bits, dtype=dtype, source=source)
+    ids, places = views.rows(images)
+    store: Store = (
+        DiskRows(home / key, ids, packing.row_bytes)
+        if home
+        else MemoryRows(len(ids), packing.row_bytes)
     )
-    return lambda batch: traced(tf.cast(batch, model.input.dtype))
+    exact = packing.is_exact(dtype) and (source is None or source.exact)
+    activations = Activations(boundary, key, packing, exact, store, places)
+    on_batch(places.size - int(store.missing.sum()))
+    if batches := plan_batches(places, store.missing, views=views):
+        read = row_reader(source.batch) if source else picture_reader(images, views)
+        network = _network(model, activations, dtype=dtype, source=source, shape=images.shape)
+        extract(batches, store, read=read, network=network, on_batch=on_batch)
+    return activations
 
 
-def _results(
+def _network(
+    model: keras.Model,
+    wanted: Activations,
+    *,
+    dtype: str,
+    source: Activations | None,
+    shape: tuple[int, ...],
+) -> Callable[[Any], Any]:
+    """Returns the function from pixels, or from rows of the source, to rows; traced once."""
+    after = source.boundary if source else None
+    folded = Folded(model, after=after, through=wanted.boundary, dtype=dtype)
+    tensors = folded.tensors()
+
+    def run(values: Any) -> Any:
+        inputs = source.packing.unpack(values) if source else values
+        return wanted.packing.pack(folded(inputs, tensors))
+
+    each, kind = ((source.packing.row_bytes,), tf.uint8) if source else (shape, tf.float32)
+    traced: Callable[[Any], Any] = tf.function(run).get_concrete_function(
+        tf.TensorSpec((EXTRACTION_BATCH, *each), kind)
+    )
+    return traced
+
+
+def packing_at(
+    model: keras.Model, boundary: Boundary, image_size: int, *, bits: Bits, dtype: str
+) -> Packing:
+    """Returns how the activations of one picture at the boundary are kept."""
+    probe = functional(model.input, boundary_layer(model, boundary).output)
+    picture = keras.KerasTensor((1, image_size, image_size, model.input.shape[-1]))
+    shape = tuple(probe.compute_output_spec(picture).shape[1:])
+    return Packing.choose(shape, bits=bits, dtype=dtype)
+
+
+def activation_bytes(model: keras.Model, boundary: Boundary, image_size: int, *, bits: Bits) -> int:
+    """Returns the bytes that the activations of one view of one picture take."""
+    return packing_at(model, boundary, image_size, bits=bits, dtype="float32").row_bytes
+
+
+def cache_key(
     model: keras.Model,
     images: Images,
     boundary: Boundary,
     *,
-    views: Views,
-    source: Activations | None,
-    on_batch: Callable[[int], None],
-) -> Iterator[tuple[Place, np.ndarray]]:
-    """Yields the activations batch by batch, in the order in which they are stored."""
-    run = _forward(model, boundary, source)
-    for view in range(views.count):
-        transform = views.transform(view)
-        for start in range(0, len(images), EXTRACTION_BATCH):
-            indices = np.arange(start, min(start + EXTRACTION_BATCH, len(images)))
-            if source is None:
-                batch = transform(images.pictures(indices))
-            else:
-                batch = source.values[view, indices]
-            yield (view, slice(start, start + len(indices))), np.asarray(run(batch))
-            on_batch(len(indices))
+    bits: Bits,
+    dtype: str,
+    source: Activations | None = None,
+) -> str:
+    """Returns what the activations depend on besides pictures and views, as a digest.
+
+    That is the network up to the boundary with its weights, how pixels are prepared, and how the
+    result is computed and kept; not names, classes, or anything behind the boundary.
+    """
+    record, recipe = record_of(model), images.recipe.to_dict()
+    behind = {"head"} if boundary == "pool" else {"head", "pooling"}
+    facts = {
+        "weights": _digest(model, boundary),
+        "boundary": boundary,
+        "spec": {k: v for k, v in record.spec.to_dict().items() if k not in behind},
+        "recipe": {**recipe, "mean": record.recipe.mean, "std": record.recipe.std},
+        "code": packing_at(model, boundary, images.recipe.image_size, bits=bits, dtype=dtype).code,
+        "dtype": dtype,
+        "folded": True,
+        "source": source.key if source and not source.exact else None,
+        "tensorflow": tf.__version__,
+        "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def cache_key(model: keras.Model, images: Images, boundary: Boundary, *, views: Views) -> str:
-    """Returns what the activations depend on, as a digest: equal keys, equal activations."""
+def _digest(model: keras.Model, boundary: Boundary) -> str:
     part = functional(model.input, boundary_layer(model, boundary).output)
     digest = hashlib.sha256()
     for layer in part.layers:
         for variable in layer.weights:
             digest.update(f"{layer.name}/{variable.name}".encode())
             digest.update(np.ascontiguousarray(variable).tobytes())
-    facts = {
-        "weights": digest.hexdigest(),
-        "boundary": boundary,
-        "record": record_of(model).to_dict(),
-        "data": images.fingerprint,
-        "views": dataclasses.asdict(views),
-        "policy": keras.config.dtype_policy().name,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    return digest.hexdigest()

@@ -67,10 +67,10 @@ class Display:
             of = f"{self._plan.phase.start} epoch {epoch + 1}/{self._plan.phase.epochs}"
             self._bar.reset(self._bar.task_ids[0], completed=step, description=of)
 
-    def step(self, logs: dict[str, float]) -> None:
-        """Moves the bar by a step."""
+    def step(self, count: int) -> None:
+        """Moves the bar by some steps."""
         if self._bar:
-            self._bar.advance(self._bar.task_ids[0])
+            self._bar.advance(self._bar.task_ids[0], count)
 
     def end_epoch(self, row: Row, *, best: bool) -> None:
         """Prints the figures of an epoch."""

@@ -9,21 +9,27 @@ from resnet_keras.data.augment import Flip
 from resnet_keras.errors import RunError
 from resnet_keras.evaluation import Evaluation, evaluate, write_report
 from resnet_keras.layers import record_of
+from resnet_keras.precision import Precision
 from resnet_keras.training import runs
-from resnet_keras.training.run import CACHE_FOLDER, Run
+from resnet_keras.training.run import Run
 
 MODEL_FILE = "model.keras"
 METRICS_JSON = "metrics.json"
 
 
-def finish_run(run: Run, *, flips: Flip) -> tuple[Evaluation | None, Evaluation | None]:
+def finish_run(
+    run: Run, *, flips: Flip, precision: Precision
+) -> tuple[Evaluation | None, Evaluation | None]:
     """Evaluates the model and writes what the run folder promises.
 
     Returns:
         The evaluations of the validation part and of the test part; None for a missing part.
     """
     parts = (run.data.val, run.data.test)
-    found = [evaluate(run.model, part, flips=flips) if part else None for part in parts]
+    found = [
+        evaluate(run.model, part, flips=flips, precision=precision) if part else None
+        for part in parts
+    ]
     validation, test = found
     with atomic_path(run.folder / MODEL_FILE, RunError) as temporary:
         run.model.save(temporary)
@@ -35,7 +41,8 @@ def finish_run(run: Run, *, flips: Flip) -> tuple[Evaluation | None, Evaluation 
     }
     runs.write_json(run.folder / METRICS_JSON, metrics)
     _report(run, test or validation)
-    shutil.rmtree(run.folder / CACHE_FOLDER, ignore_errors=True)
+    if not run.settings.cache.shared:
+        shutil.rmtree(run.settings.cache.folder, ignore_errors=True)
     runs.write_manifest(run.folder)
     return validation, test
 
@@ -51,6 +58,7 @@ def _report(run: Run, evaluation: Evaluation | None) -> None:
         "Phases": ", ".join(
             f"{plan.phase.start} {plan.phase.epochs}" for plan in run.settings.plans
         ),
+        "Precision": run.settings.cache.dtype,
         "Seed": str(run.settings.seed),
     }
     write_report(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from resnet_keras.stages import STARTS, BatchNormMode, Boundary, Start
 
@@ -41,6 +44,12 @@ class Phase:
         batch_norm: What batch norm does where the network trains: "frozen" (nothing moves),
             "affine" (gamma and beta train, the statistics stay) or "train".
         label_smoothing: Share of each label spread over all classes, in [0, 1).
+        ema: Share that a running average of the weights keeps in each step, in [0, 1), 0.99 for
+            instance; what is validated, and kept, is then the average. 0 for none.
+        accumulate: Batches whose gradients are averaged before the weights move.
+        image_size: Side that the training pictures are shrunk to, in pixels, at most that of the
+            data; None for that of the data. Validation always sees the size of the data. Phases
+            of growing size are progressive resizing (fast.ai 2018, DAWNBench).
 
     Raises:
         ValueError: If a value is out of its range.
@@ -48,7 +57,7 @@ class Phase:
     Example:
         >>> Phase("head", epochs=3)
         Phase(start='head', epochs=3, optimizer='adamw', learning_rate=None, weight_decay=0.0001, \
-warmup=0.1, batch_norm='frozen', label_smoothing=0.0)
+warmup=0.1, batch_norm='frozen', label_smoothing=0.0, ema=0.0, accumulate=1, image_size=None)
     """
 
     start: Start
@@ -59,6 +68,9 @@ warmup=0.1, batch_norm='frozen', label_smoothing=0.0)
     warmup: float = 0.1
     batch_norm: BatchNormMode = "frozen"
     label_smoothing: float = 0.0
+    ema: float = 0.0
+    accumulate: int = 1
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         rules = {
@@ -73,6 +85,9 @@ warmup=0.1, batch_norm='frozen', label_smoothing=0.0)
                 "be 'frozen', 'affine' or 'train'",
             ),
             "label_smoothing": (0 <= self.label_smoothing < 1, "lie in [0, 1)"),
+            "ema": (0 <= self.ema < 1, "lie in [0, 1)"),
+            "accumulate": (self.accumulate >= 1, "be at least 1"),
+            "image_size": (self.image_size is None or self.image_size >= 32, "be at least 32"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
@@ -92,18 +107,49 @@ warmup=0.1, batch_norm='frozen', label_smoothing=0.0)
 
 def make_optimizer(phase: Phase, steps: int) -> Any:
     """Returns a new optimizer for a phase of `steps` steps: warm-up, then cosine to 0."""
-    warmup = round(phase.warmup * steps)
+    updates = steps // phase.accumulate
+    warmup = round(phase.warmup * updates)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else phase.peak_learning_rate,
-        decay_steps=max(1, steps - warmup),
+        decay_steps=max(1, updates - warmup),
         warmup_target=phase.peak_learning_rate if warmup else None,
         warmup_steps=warmup,
     )
+    options: dict[str, Any] = {"weight_decay": phase.weight_decay}
+    if phase.accumulate > 1:
+        options["gradient_accumulation_steps"] = phase.accumulate
+    if phase.ema:
+        options |= {"use_ema": True, "ema_momentum": phase.ema}
     if phase.optimizer == "sgd":
-        optimizer = keras.optimizers.SGD(
-            schedule, momentum=SGD_MOMENTUM, nesterov=True, weight_decay=phase.weight_decay or None
-        )
-    else:
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=phase.weight_decay)
+        options |= {"momentum": SGD_MOMENTUM, "nesterov": True}
+        options["weight_decay"] = phase.weight_decay or None
+    make = {"sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}[phase.optimizer]
+    optimizer = make(schedule, **options)
     optimizer.exclude_from_weight_decay(var_names=NO_DECAY)
     return optimizer
+
+
+@contextlib.contextmanager
+def averaged(trainer: keras.Model, *, keep: bool) -> Iterator[None]:
+    """Puts the running averages, if there are any, in the place of the weights inside the block.
+
+    Args:
+        trainer: A compiled model.
+        keep: Whether they stay there.
+    """
+    averages = _averages(trainer.optimizer)
+    variables = trainer.trainable_variables if averages else []
+    weights = [np.array(variable) for variable in variables]
+    for variable, average in zip(variables, averages, strict=True):
+        variable.assign(average)
+    yield
+    if not keep:
+        for variable, weight in zip(variables, weights, strict=True):
+            variable.assign(weight)
+
+
+def _averages(optimizer: Any) -> list[Any]:
+    """Returns the running averages that Keras keeps, in the order of the weights."""
+    if not optimizer.use_ema:
+        return []
+    return [variable for variable in optimizer.variables if variable.name.endswith("_average")]

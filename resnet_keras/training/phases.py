@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import keras
 
@@ -13,17 +13,20 @@ from resnet_keras.data import Augmentation, ImageData
 from resnet_keras.data.augment import Flip
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.layers import record_of, set_record
+from resnet_keras.precision import Precision, choose_precision
 from resnet_keras.training import runs
-from resnet_keras.training.callbacks import MONITORS
 from resnet_keras.training.display import Display
 from resnet_keras.training.finish import finish_run
+from resnet_keras.training.keeper import MONITORS
 from resnet_keras.training.optimizers import Phase
-from resnet_keras.training.plan import CacheMode, plan_phases
+from resnet_keras.training.packing import Bits
+from resnet_keras.training.plan import CacheMode, CacheOptions, plan_phases
 from resnet_keras.training.run import Run, Settings
 from resnet_keras.training.signals import stop_requests
 from resnet_keras.training.state import Row
 
 DEFAULT_PHASES = (Phase("head", epochs=5), Phase("stage4", epochs=10))
+CACHE_FOLDER = "cache"
 FLIPS = {"none": 1, "horizontal": 2, "vertical": 2, "both": 4}
 # Views of each flip that are cached where pictures are varied by more than flips.
 VARIED_VIEWS = 3
@@ -55,8 +58,12 @@ def fine_tune(
     run_dir: str | Path,
     phases: Sequence[Phase] = DEFAULT_PHASES,
     augmentation: Augmentation | None = None,
+    precision: Precision = "auto",
     cache: CacheMode | None = "auto",
+    cache_bits: Bits = 8,
+    cache_dir: str | Path | None = None,
     views: int | None = None,
+    drop_remainder: bool = False,
     monitor: Literal["accuracy", "balanced_accuracy", "f1", "loss"] = "accuracy",
     flips: Flip = "none",
     seed: int = 0,
@@ -80,10 +87,18 @@ def fine_tune(
         run_dir: The run folder; must be new or empty, or hold a run to resume.
         phases: What trains when, in this order.
         augmentation: How pictures are varied; None for horizontal flips alone.
-        cache: Where activations are kept: "memory", "disk" (memory-mapped in the run folder),
-            "auto" (where they fit, if they save at least half of the work), or None.
+        precision: What the convolutions compute in: "float32", "bfloat16", or "auto": bfloat16
+            where the hardware is faster in it. Weights, logits and the loss are float32 in any.
+        cache: Where activations are kept: "memory", "disk", "auto" (where they fit, if that
+            saves a fifth of the work of the run), or None.
+        cache_bits: Bits of a cached value: 32, 16, or 8, with a scale of its own for each channel
+            of each picture. Pooled features always have 32.
+        cache_dir: Folder in which activations are kept for other runs too: those of a picture
+            that are there are not computed again. None for the run folder, until the run ends.
         views: Versions of each cached picture; None for one per flip of the augmentation, or
             three per flip if it varies more than that.
+        drop_remainder: Whether the last, short batch of each epoch is left out, so that all
+            shapes are static.
         monitor: Metric of the validation part that decides which epoch is the best.
         flips: Flips whose probabilities are averaged in the final evaluations.
         seed: Of order, augmentation and dropout.
@@ -108,11 +123,20 @@ def fine_tune(
     """
     augmentation = augmentation or Augmentation()
     views = _default_views(augmentation) if views is None else views
-    _check(model, data, phases, views=views, monitor=monitor)
+    _check(model, data, phases, views=views, monitor=monitor, cache_bits=cache_bits)
     folder = Path(run_dir)
     before = record_of(model)
     _adopt(model, data, folder.name)
-    plans = plan_phases(model, data, phases, views=views, cache=cache, folder=folder)
+    chosen = choose_precision(precision, model)
+    options = CacheOptions(
+        cache,
+        views=views,
+        bits=cache_bits,
+        folder=Path(cache_dir) if cache_dir else folder / CACHE_FOLDER,
+        shared=cache_dir is not None,
+        dtype=chosen.dtype,
+    )
+    plans = plan_phases(model, data, phases, options=options)
     config = {
         "weights": before.to_dict(),
         "data": {"fingerprint": data.fingerprint, "classes": list(data.class_names)},
@@ -120,26 +144,37 @@ def fine_tune(
         "batch_size": data.train.batch_size,
         "phases": [dataclasses.asdict(phase) for phase in phases],
         "augmentation": dataclasses.asdict(augmentation),
+        "precision": chosen.dtype,
         "views": views,
+        "cache_bits": cache_bits,
+        "drop_remainder": drop_remainder,
         "cached": [plan.cache is not None for plan in plans],
         "monitor": monitor,
         "flips": flips,
         "seed": seed,
     }
-    settings = Settings(plans, augmentation, views=views, monitor=monitor, seed=seed)
+    settings = Settings(plans, augmentation, options, drop_remainder, monitor=monitor, seed=seed)
+    display = Display(quiet=quiet)
+    display.say(f"precision: {chosen}")
     with runs.only_one(folder):
         runs.open_run(folder, config, resume=resume, force=force)
         runs.write_json(folder / "environment.json", runs.environment(seed, data.fingerprint))
         with stop_requests() as stop:
-            run = Run(model, data, settings, folder=folder, display=Display(quiet=quiet), stop=stop)
+            run = Run(model, data, settings, folder=folder, display=display, stop=stop)
             run.train()
         # From here on nothing can be lost: a signal may act at once.
-        evaluations = finish_run(run, flips=flips)
+        evaluations = finish_run(run, flips=flips, precision=precision)
     return FineTuneResult(model, folder, run.progress.history, *evaluations)
 
 
 def _check(
-    model: keras.Model, data: ImageData, phases: Sequence[Phase], *, views: int, monitor: str
+    model: keras.Model,
+    data: ImageData,
+    phases: Sequence[Phase],
+    *,
+    views: int,
+    monitor: str,
+    cache_bits: int,
 ) -> None:
     logits = model.output.shape[-1]
     if not any(layer.name == "logits" for layer in model.layers) or logits != len(data.class_names):
@@ -152,6 +187,8 @@ def _check(
         raise ValueError("`phases` must name at least one phase. Received: an empty sequence")
     if views < 1:
         raise ValueError(f"`views` must be at least 1. Received: views={views}")
+    if cache_bits not in get_args(Bits):
+        raise ValueError(f"`cache_bits` must be 8, 16 or 32. Received: cache_bits={cache_bits!r}")
     if monitor not in MONITORS:
         raise ValueError(f"`monitor` must be one of {MONITORS}. Received: monitor={monitor!r}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import itertools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +13,40 @@ import keras
 
 from resnet_keras.data import ImageData
 from resnet_keras.data.memory import available_memory
-from resnet_keras.stages import PARTS, Boundary, check_start, freeze, stage_summary, unfreeze
-from resnet_keras.training.cache import activation_shape
+from resnet_keras.stages import Boundary, check_start, freeze, stage_summary, unfreeze
+from resnet_keras.training.cache import activation_bytes
+from resnet_keras.training.costs import Costs, frozen_parts, seconds_per_mac
 from resnet_keras.training.optimizers import Phase
+from resnet_keras.training.packing import Bits
 
 CacheMode = Literal["auto", "memory", "disk"]
-# "auto" caches where it saves at least half of the multiply-adds of a forward pass ...
-WORTHWHILE = 0.5
-# ... and the activations take at most these shares of what is free.
+Home = Literal["memory", "disk"]
+# The activations take at most these shares of what is free.
 MEMORY_SHARE = 0.4
 DISK_SHARE = 0.5
-FLOAT32_BYTES = 4
+# What is cached must leave at most this share of the work; fresh augmentation is worth the rest.
+WORTHWHILE = 0.8
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheOptions:
+    """How activations are kept.
+
+    Args:
+        mode: "memory", "disk", "auto" (where they fit, if that saves work), or None for not at all.
+        views: Versions of each picture.
+        bits: Bits of a value: 8, 16 or 32.
+        folder: Folder for those on disk.
+        shared: Whether the folder outlives the run, for others to use.
+        dtype: What the frozen part computes in.
+    """
+
+    mode: CacheMode | None
+    views: int
+    bits: Bits
+    folder: Path
+    shared: bool
+    dtype: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +56,20 @@ class PhasePlan:
     Args:
         index: Place in the run, from 0.
         phase: The phase.
+        image_size: Side of the training pictures, in pixels.
         cache: Where the activations at the boundary are kept; None if they are not cached.
         cache_bytes: Size of the activations.
-        frozen_share: Share of the multiply-adds of a forward pass that is frozen.
+        extraction: Seconds that computing them may take.
+        epoch: Seconds that an epoch may take.
     """
 
     index: int
     phase: Phase
-    cache: Literal["memory", "disk"] | None
+    image_size: int
+    cache: Home | None
     cache_bytes: int
-    frozen_share: float
+    extraction: float
+    epoch: float
 
     @property
     def boundary(self) -> Boundary | None:
@@ -51,55 +78,93 @@ class PhasePlan:
 
     def __str__(self) -> str:
         text = f"{self.phase.start} trains for {self.phase.epochs} epochs"
+        later = _time(self.epoch)
         if self.cache is None:
-            return f"{text}, the whole network runs each step"
-        where = f"cached in {'memory' if self.cache == 'memory' else 'a file'}"
-        size = f"{self.cache_bytes / 1e6:,.1f} MB, {self.frozen_share:.0%} of the multiply-adds"
-        return f"{text} from {self.phase.boundary} {where} ({size})"
+            return f"{text} through the whole network, an epoch about {later}"
+        where = "in memory" if self.cache == "memory" else "on disk"
+        return (
+            f"{text} from {self.phase.boundary} cached {where}: {_size(self.cache_bytes)}, first "
+            f"epoch about {_time(self.extraction + self.epoch)}, then {later}"
+        )
 
 
 def plan_phases(
-    model: keras.Model,
-    data: ImageData,
-    phases: Sequence[Phase],
-    *,
-    views: int,
-    cache: CacheMode | None,
-    folder: Path,
+    model: keras.Model, data: ImageData, phases: Sequence[Phase], *, options: CacheOptions
 ) -> list[PhasePlan]:
-    """Decides for each phase whether, and where, its frozen part is cached."""
-    size = data.recipe.image_size
-    macs = {row.stage: row.macs for row in stage_summary(model, size)}
-    pictures = len(data.train) * views + (len(data.val) if data.val else 0)
-    plans = []
-    for index, phase in enumerate(phases):
+    """Decides for each phase whether, and where, its frozen part is cached.
+
+    Of all ways to cache some phases and not others that fit, the one with the least work is
+    taken; work is counted in multiply-adds, so that the choice does not depend on the load of the
+    machine, and shown in seconds, which a short measurement estimates.
+    """
+    for phase in phases:
         check_start(model, phase.start)
-        frozen = frozen_parts(phase)
-        share = sum(macs.get(part, 0) for part in frozen) / sum(macs.values())
-        needed = 0
-        if phase.boundary:
-            shape = activation_shape(model, phase.boundary, size)
-            needed = FLOAT32_BYTES * math.prod(shape) * pictures
-        home = _home(cache, needed, share=share, folder=folder) if phase.boundary else None
-        plans.append(PhasePlan(index, phase, home, needed, share))
-    return plans
+    sizes = [_image_size(model, phase, data) for phase in phases]
+    macs = {
+        size: {row.stage: row.macs for row in stage_summary(model, size)} for size in set(sizes)
+    }
+    validated = len(data.val) if data.val else 0
+    costs = Costs(phases, sizes, macs, options.views, len(data.train), validated)
+    pictures = options.views * len(data.train) + validated
+    room = [
+        pictures * activation_bytes(model, phase.boundary, size, bits=options.bits)
+        if phase.boundary
+        else 0
+        for phase, size in zip(phases, sizes, strict=True)
+    ]
+    cached, home = _choose(costs, room, options)
+    rate = seconds_per_mac(options.dtype)
+    return [
+        PhasePlan(
+            index,
+            phase,
+            sizes[index],
+            home if cached[index] else None,
+            room[index],
+            rate * costs.extraction(index, cached),
+            rate * costs.epoch(index, cached=cached[index]),
+        )
+        for index, phase in enumerate(phases)
+    ]
 
 
-def frozen_parts(phase: Phase) -> tuple[str, ...]:
-    """Returns the parts of the network that a phase does not train."""
-    return () if phase.start == "all" else PARTS[: PARTS.index(phase.start)]
+def _image_size(model: keras.Model, phase: Phase, data: ImageData) -> int:
+    full = data.recipe.image_size
+    size = phase.image_size or full
+    if size > full or (size != full and model.input.shape[1] is not None):
+        raise ValueError(
+            f"`image_size` of a phase must be at most that of the data, {full}, and another than "
+            "that needs a model for pictures of any size. Received: image_size="
+            f"{phase.image_size} for a model with the input {tuple(model.input.shape)}"
+        )
+    return size
 
 
-def _home(
-    cache: CacheMode | None, needed: int, *, share: float, folder: Path
-) -> Literal["memory", "disk"] | None:
-    if cache != "auto":
-        return cache
-    if share < WORTHWHILE:
-        return None
-    if needed <= MEMORY_SHARE * available_memory():
+def _choose(
+    costs: Costs, room: Sequence[int], options: CacheOptions
+) -> tuple[Sequence[bool], Home | None]:
+    """Returns which phases are cached, and where."""
+    possible = [phase.boundary is not None for phase in costs.phases]
+    if options.mode is None or not any(possible):
+        return [False] * len(possible), None
+    if options.mode != "auto":
+        return possible, options.mode
+    choices = itertools.product(*[(True, False) if each else (False,) for each in possible])
+    live = costs.total([False] * len(possible))
+    fitting = [(costs.total(choice), choice) for choice in choices if _home(choice, room, options)]
+    least, best = min(fitting, key=lambda found: found[0])
+    if least > WORTHWHILE * live:
+        return [False] * len(possible), None
+    return best, _home(best, room, options)
+
+
+def _home(cached: Sequence[bool], room: Sequence[int], options: CacheOptions) -> Home | None:
+    """Returns where the activations of the phases fit together; None if nowhere."""
+    needed = sum(size for size, kept in zip(room, cached, strict=True) if kept)
+    if not options.shared and needed <= MEMORY_SHARE * available_memory():
         return "memory"
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    folder = options.folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
     return "disk" if needed <= DISK_SHARE * shutil.disk_usage(existing).free else None
 
 
@@ -108,3 +173,13 @@ def set_trainability(model: keras.Model, phase: Phase) -> None:
     if phase.start != "all":
         freeze(model, through="pool" if phase.start == "head" else frozen_parts(phase)[-1])  # type: ignore[arg-type]
     unfreeze(model, start=phase.start, batch_norm=phase.batch_norm)
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

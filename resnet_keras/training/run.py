@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,23 @@ import tensorflow as tf
 
 from resnet_keras.data import Augmentation, ImageData, Images
 from resnet_keras.evaluation import Evaluation, evaluate
+from resnet_keras.folding import Folded, FrozenPart
 from resnet_keras.layers import functional
+from resnet_keras.precision import computing_in
 from resnet_keras.stages import BOUNDARIES, Boundary, split_at
 from resnet_keras.training.cache import (
-    EXTRACTION_BATCH,
     Activations,
     Views,
-    cache_key,
     compute_activations,
     derived_seed,
-    inference_function,
 )
-from resnet_keras.training.callbacks import Keeper
 from resnet_keras.training.display import Display
 from resnet_keras.training.feed import Feed, cached_feed, picture_feed
+from resnet_keras.training.keeper import Keeper
+from resnet_keras.training.loop import Steps, resident_steps, streamed_steps
 from resnet_keras.training.optimizers import make_optimizer
-from resnet_keras.training.plan import PhasePlan, set_trainability
+from resnet_keras.training.plan import CacheOptions, PhasePlan, set_trainability
+from resnet_keras.training.resizing import at_size
 from resnet_keras.training.signals import StopRequest
 from resnet_keras.training.state import (
     Checkpoints,
@@ -39,8 +41,8 @@ from resnet_keras.training.state import (
     restore_training,
 )
 
-CACHE_FOLDER = "cache"
 CHECKPOINT_FOLDER = "checkpoints"
+VALIDATION_BATCH = 32
 Validate = Callable[[], Evaluation]
 
 
@@ -51,14 +53,16 @@ class Settings:
     Args:
         plans: Its phases, in order.
         augmentation: How pictures are varied.
-        views: Versions of each cached picture.
+        cache: How activations are kept.
+        drop_remainder: Whether the last, short batch of an epoch is left out.
         monitor: Metric that decides which epoch is the best.
         seed: Of order, augmentation and dropout.
     """
 
     plans: Sequence[PhasePlan]
     augmentation: Augmentation
-    views: int
+    cache: CacheOptions
+    drop_remainder: bool
     monitor: str
     seed: int
 
@@ -89,7 +93,7 @@ class Run:
         self.progress = Progress()
         self.checkpoints = Checkpoints(folder / CHECKPOINT_FOLDER)
         self.display, self.stop = display, stop
-        self._kept: dict[str, Activations] = {}
+        self._kept: dict[tuple[str, str, Views], Activations] = {}
         self._restored: dict[str, np.ndarray] = {}
 
     def train(self) -> None:
@@ -99,8 +103,9 @@ class Run:
             self.display.say(f"resumed {self.folder} at {self.where()}")
         else:
             self.checkpoints.save(self.model, None, self.progress)
-        for plan in self.settings.plans[self.progress.phase :]:
-            self._train_phase(plan)
+        with computing_in(self.model, self.settings.cache.dtype):
+            for plan in self.settings.plans[self.progress.phase :]:
+                self._train_phase(plan)
         self._kept.clear()
         if self.progress.best:
             self.checkpoints.load_best(self.model)
@@ -115,35 +120,23 @@ class Run:
     def _train_phase(self, plan: PhasePlan) -> None:
         self.display.say(f"phase {plan.index + 1}: {plan}")
         set_trainability(self.model, plan.phase)
-        trainer, feed, validate = self._cached(plan) if plan.boundary else self._live(plan)
-        self._compile(trainer, plan, feed.steps)
-        keeper = Keeper(self, plan, feed=feed, validate=validate)
-        with contextlib.closing(feed), self.display.phase(plan, feed.steps):
-            if self.progress.step:
-                # What is left of an interrupted epoch has fewer steps than the epochs to come.
-                self._fit(trainer, keeper, feed, epochs=self.progress.epoch + 1)
-            if self.progress.phase == plan.index:
-                self._fit(trainer, keeper, feed, epochs=plan.phase.epochs)
+        part = self._cached(plan) if plan.boundary else self._live(plan)
+        steps = self._prepared(part, plan)
+        keeper = Keeper(self, plan, trainer=part.trainer, feed=part.feed, validate=part.validate)
+        with contextlib.closing(part.feed), self.display.phase(plan, part.feed.steps):
+            for epoch in range(self.progress.epoch, plan.phase.epochs):
+                for count, means in steps(epoch, keeper.start_epoch(epoch)):
+                    keeper.count(count, means)
+                keeper.end_epoch(epoch)
 
-    def _fit(self, trainer: keras.Model, keeper: Keeper, feed: Feed, *, epochs: int) -> None:
-        feed.epoch = self.progress.epoch
-        trainer.fit(
-            feed.dataset(self.progress.step),
-            initial_epoch=self.progress.epoch,
-            epochs=epochs,
-            callbacks=[keeper],
-            shuffle=False,
-            verbose=0,
-        )
-
-    def _compile(self, trainer: keras.Model, plan: PhasePlan, steps: int) -> None:
-        smoothing = plan.phase.label_smoothing
+    def _prepared(self, part: _Part, plan: PhasePlan) -> Steps:
+        """Compiles the part that trains, or puts it back where the run was stopped."""
+        trainer, smoothing = part.trainer, plan.phase.label_smoothing
         trainer.compile(
-            make_optimizer(plan.phase, steps * plan.phase.epochs),
+            make_optimizer(plan.phase, part.feed.steps * plan.phase.epochs),
             keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
             metrics=["accuracy"],
-            # XLA halves the speed of training on CPU.
-            jit_compile="auto" if tf.config.list_physical_devices("GPU") else False,
+            jit_compile=False,
         )
         trainer.optimizer.build(trainer.trainable_variables)
         for index, state in enumerate(random_states(trainer)):
@@ -151,31 +144,55 @@ class Run:
         if self._restored and (self.progress.epoch or self.progress.step):
             restore_training(trainer, self._restored)
         self._restored = {}
+        if part.resident is not None:
+            return resident_steps(trainer, part.feed, part.resident)
+        return streamed_steps(trainer, part.feed)
 
-    def _live(self, plan: PhasePlan) -> tuple[keras.Model, Feed, Validate | None]:
-        """Every step augments pictures and runs the whole network."""
-        inputs = keras.Input(self.data.train.shape)
+    def _live(self, plan: PhasePlan) -> _Part:
+        """Every step augments pictures and runs the whole network, what is frozen folded."""
+        images = at_size(self.data.train, plan.image_size)
+        inputs = keras.Input(images.shape)
         seed = derived_seed(self.settings.seed, plan.index)
         x = inputs
         for layer in self.settings.augmentation.layers(seed):
             x = layer(x)
-        feed = picture_feed(self.data.train, seed=(self.settings.seed, plan.index))
-        trainer = functional(inputs, self.model(x), name="augmented")
+        rest = self.model
+        if boundary := plan.phase.boundary:
+            dtype = self.settings.cache.dtype
+            x = FrozenPart(Folded(self.model, through=boundary, dtype=dtype))(x)
+            _, rest = split_at(self.model, boundary)
+        feed = picture_feed(
+            images,
+            seed=(self.settings.seed, plan.index),
+            drop_remainder=self.settings.drop_remainder,
+        )
+        trainer = functional(inputs, rest(x), name="augmented")
         val = self.data.val
-        return trainer, feed, (lambda: evaluate(self.model, val)) if val else None
+        return _Part(trainer, feed, (lambda: evaluate(self.model, val)) if val else None)
 
-    def _cached(self, plan: PhasePlan) -> tuple[keras.Model, Feed, Validate | None]:
+    def _cached(self, plan: PhasePlan) -> _Part:
         """Every step runs the part behind the boundary on activations that were kept."""
         needed = {plan.boundary, self._shallowest(plan)}
         self._kept = {key: kept for key, kept in self._kept.items() if kept.boundary in needed}
-        activations = self._activations(plan, self.data.train, self.settings.views)
-        _, trainer = split_at(self.model, activations.boundary)
-        feed = cached_feed(self.data.train, activations, seed=(self.settings.seed, plan.index))
-        if self.data.val is None:
-            return trainer, feed, None
-        kept = self._activations(plan, self.data.val, views=1)
-        predict, val = inference_function(trainer), self.data.val
-        return trainer, feed, lambda: _evaluate_kept(predict, kept, val)
+        images = at_size(self.data.train, plan.image_size)
+        activations = self._activations(plan, images, self.settings.cache.views)
+        _, rest = split_at(self.model, activations.boundary)
+        inputs, features = activations.inputs()
+        whole = functional(inputs, rest(features), name="from_rows")
+        feed = cached_feed(
+            images,
+            activations,
+            seed=(self.settings.seed, plan.index),
+            drop_remainder=self.settings.drop_remainder,
+        )
+        validate, val = None, self.data.val
+        if val is not None:
+            kept = self._activations(plan, val, views=1)
+            predict = tf.function(lambda rows: whole(rows, training=False), reduce_retracing=True)
+            validate = functools.partial(_evaluate_kept, predict, kept, val)
+        if activations.boundary == "pool":
+            return _Part(rest, feed, validate, resident=activations.array())
+        return _Part(whole, feed, validate)
 
     def _activations(self, plan: PhasePlan, images: Images, views: int) -> Activations:
         boundary, base = plan.boundary, self._shallowest(plan)
@@ -187,7 +204,11 @@ class Run:
 
     def _shallowest(self, plan: PhasePlan) -> Boundary | None:
         """The first boundary that this phase or a later one needs: all others follow from it."""
-        coming = [later.boundary for later in self.settings.plans[plan.index :]]
+        coming = [
+            later.boundary
+            for later in self.settings.plans[plan.index :]
+            if later.image_size == plan.image_size
+        ]
         return min((found for found in coming if found), key=BOUNDARIES.index, default=None)
 
     def _compute(
@@ -198,15 +219,17 @@ class Run:
         views: Views,
         source: Activations | None = None,
     ) -> Activations:
-        key = cache_key(self.model, images, boundary, views=views)
+        options = self.settings.cache
+        key = (boundary, images.fingerprint, views)
         if key not in self._kept:
             on_disk = any(plan.cache == "disk" for plan in self.settings.plans)
-            file = self.folder / CACHE_FOLDER / f"{key}.npy" if on_disk else None
-            total = len(images) * views.count
-            with self.display.counting(f"activations at {boundary}", total) as count:
+            with self.display.counting(
+                f"activations at {boundary}", len(images) * views.count
+            ) as count:
                 self._kept[key] = compute_activations(
                     self.model, images, boundary,
-                    views=views, source=source, file=file, on_batch=self._counted(count),
+                    views=views, home=options.folder if on_disk else None, bits=options.bits,
+                    dtype=options.dtype, source=source, on_batch=self._counted(count),
                 )  # fmt: skip
         return self._kept[key]
 
@@ -218,8 +241,26 @@ class Run:
         return on_batch
 
 
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What a phase trains.
+
+    Args:
+        trainer: The model from its inputs to logits.
+        feed: Its batches.
+        validate: Returns the evaluation of the validation part; None if there is none.
+        resident: All inputs, where they lie in memory as features.
+    """
+
+    trainer: keras.Model
+    feed: Feed
+    validate: Validate | None
+    resident: np.ndarray | None = None
+
+
 def _evaluate_kept(predict: Callable[[Any], Any], kept: Activations, images: Images) -> Evaluation:
-    batches = np.array_split(kept.values[0], -(-len(images) // EXTRACTION_BATCH))
-    logits = np.concatenate([np.asarray(predict(batch)) for batch in batches])
+    starts = range(0, len(images), VALIDATION_BATCH)
+    batches = [np.arange(start, min(start + VALIDATION_BATCH, len(images))) for start in starts]
+    logits = np.concatenate([np.asarray(predict(kept.batch(batch))) for batch in batches])
     probabilities = np.asarray(keras.ops.softmax(logits.astype(np.float32)))
     return Evaluation(images.labels, probabilities, images.names, images.class_names)

@@ -23,6 +23,8 @@ from resnet_keras.errors import RunError
 
 CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
+# What changes the kernels, and so the last bits.
+VARIABLES = ("OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS")
 PACKAGES = ("resnet_keras", "tensorflow", "keras", "numpy", "pillow", "safetensors", "scikit-learn")
 
 
@@ -146,7 +148,7 @@ def environment(seed: int, fingerprint: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS",)},
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
         "seed": seed,
         "data_fingerprint": fingerprint,
     }

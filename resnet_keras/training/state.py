@@ -54,6 +54,16 @@ def model_tensors(model: keras.Model) -> dict[str, np.ndarray]:
     }
 
 
+def trained_tensors(model: keras.Model) -> dict[str, np.ndarray]:
+    """Returns those of `model_tensors` that the current phase may change."""
+    return {
+        f"{layer.name}/{variable.name}": np.array(variable)
+        for layer in model.layers
+        if layer.trainable
+        for variable in layer.weights
+    }
+
+
 def assign_tensors(model: keras.Model, tensors: dict[str, np.ndarray]) -> None:
     """Puts back what `model_tensors` returned."""
     for layer in model.layers:
