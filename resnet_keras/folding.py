@@ -65,7 +65,7 @@ class Folded:
                 tensors[f"{layer.name}/bias"] = ops.cast(bias, self.dtype)
             elif layer.name not in self._folded:
                 for variable in layer.weights:
-                    tensors[f"{layer.name}/{variable.name}"] = ops.convert_to_tensor(variable)
+                    tensors[f"{layer.name}/{variable.name}"] = ops.copy(variable)
         return tensors
 
     def __call__(self, inputs: Any, tensors: Tensors | None = None) -> Any:
