@@ -88,7 +88,11 @@ def test_frozen_weights_stay_to_the_bit_and_all_others_move(
 
 def losses(data, folder, cache, **arguments):
     arguments = {"augmentation": STILL, "quiet": True, "cache_bits": 32} | arguments
-    phases = [Phase("head", epochs=2), Phase("stage3", epochs=2, batch_norm="train")]
+    phases = [
+        Phase("head", epochs=2),
+        Phase("stage3", epochs=2, batch_norm="train"),
+        Phase("head", epochs=1),  # behind stages that are no longer those of the first phase
+    ]
     result = fine_tune(build(), data, run_dir=folder, phases=phases, cache=cache, **arguments)
     return [row["loss"] for row in result.history], result
 
@@ -408,7 +412,7 @@ def test_two_accumulated_batches_are_one_of_twice_the_size(data, tmp_path):
 def test_phases_may_train_on_smaller_pictures(data, tmp_path):
     seen = []
     phases = [
-        Phase("stage4", epochs=2, image_size=32),
+        Phase("head", epochs=4, image_size=32),
         Phase("all", epochs=1, image_size=32, batch_norm="train"),
         Phase("all", epochs=1, batch_norm="train"),
     ]
@@ -422,9 +426,10 @@ def test_phases_may_train_on_smaller_pictures(data, tmp_path):
     preprocess.call = lambda images: (seen.append(tuple(images.shape)), call(images))[1]
     result = fine_tune(model, large, run_dir=tmp_path / "run", phases=phases, quiet=True)
     assert {shape[1] for shape in seen} == {32, 64}
-    assert len(result.history) == 4
+    assert len(result.history) == 6
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert [phase["image_size"] for phase in config["phases"]] == [32, 32, None]
+    assert config["cached"] == [True, False, False]
     with pytest.raises(ValueError, match="`image_size` of a phase must be at most"):
         fine_tune(
             build(), data, run_dir=tmp_path / "no", phases=[Phase("all", image_size=64)],

@@ -9,7 +9,6 @@ from resnet_keras.data.augment import Flip
 from resnet_keras.errors import RunError
 from resnet_keras.evaluation import Evaluation, evaluate, write_report
 from resnet_keras.layers import record_of
-from resnet_keras.precision import Precision
 from resnet_keras.training import runs
 from resnet_keras.training.run import Run
 
@@ -17,9 +16,7 @@ MODEL_FILE = "model.keras"
 METRICS_JSON = "metrics.json"
 
 
-def finish_run(
-    run: Run, *, flips: Flip, precision: Precision
-) -> tuple[Evaluation | None, Evaluation | None]:
+def finish_run(run: Run, *, flips: Flip) -> tuple[Evaluation | None, Evaluation | None]:
     """Evaluates the model and writes what the run folder promises.
 
     Returns:
@@ -27,7 +24,7 @@ def finish_run(
     """
     parts = (run.data.val, run.data.test)
     found = [
-        evaluate(run.model, part, flips=flips, precision=precision) if part else None
+        evaluate(run.model, part, flips=flips, precision=run.settings.precision) if part else None
         for part in parts
     ]
     validation, test = found

@@ -153,7 +153,15 @@ def fine_tune(
         "flips": flips,
         "seed": seed,
     }
-    settings = Settings(plans, augmentation, options, drop_remainder, monitor=monitor, seed=seed)
+    settings = Settings(
+        plans,
+        augmentation,
+        cache=options,
+        precision=precision,
+        drop_remainder=drop_remainder,
+        monitor=monitor,
+        seed=seed,
+    )
     display = Display(quiet=quiet)
     display.say(f"precision: {chosen}")
     with runs.only_one(folder):
@@ -163,7 +171,7 @@ def fine_tune(
             run = Run(model, data, settings, folder=folder, display=display, stop=stop)
             run.train()
         # From here on nothing can be lost: a signal may act at once.
-        evaluations = finish_run(run, flips=flips, precision=precision)
+        evaluations = finish_run(run, flips=flips)
     return FineTuneResult(model, folder, run.progress.history, *evaluations)
 
 

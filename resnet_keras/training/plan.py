@@ -24,8 +24,9 @@ Home = Literal["memory", "disk"]
 # The activations take at most these shares of what is free.
 MEMORY_SHARE = 0.4
 DISK_SHARE = 0.5
-# What is cached must leave at most this share of the work; fresh augmentation is worth the rest.
-WORTHWHILE = 0.8
+# Share of the work of the phases that are cached that must be saved: fresh augmentation in each
+# epoch is worth the rest.
+WORTHWHILE = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +150,23 @@ def _choose(
         return [False] * len(possible), None
     if options.mode != "auto":
         return possible, options.mode
-    choices = itertools.product(*[(True, False) if each else (False,) for each in possible])
-    live = costs.total([False] * len(possible))
-    fitting = [(costs.total(choice), choice) for choice in choices if _home(choice, room, options)]
-    least, best = min(fitting, key=lambda found: found[0])
-    if least > WORTHWHILE * live:
-        return [False] * len(possible), None
+    choices = itertools.product(*[(False, True) if each else (False,) for each in possible])
+    fitting = [
+        choice for choice in choices if _saves(choice, costs) and _home(choice, room, options)
+    ]
+    best = min(fitting, key=costs.total)
     return best, _home(best, room, options)
+
+
+def _saves(cached: Sequence[bool], costs: Costs) -> bool:
+    """Returns whether caching these phases saves enough of their work; none at all always does."""
+    live = costs.total([False] * len(cached))
+    own = sum(
+        phase.epochs * costs.epoch(index, cached=False)
+        for index, phase in enumerate(costs.phases)
+        if cached[index]
+    )
+    return live - costs.total(cached) >= WORTHWHILE * own
 
 
 def _home(cached: Sequence[bool], room: Sequence[int], options: CacheOptions) -> Home | None:

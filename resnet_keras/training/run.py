@@ -17,11 +17,12 @@ from resnet_keras.data import Augmentation, ImageData, Images
 from resnet_keras.evaluation import Evaluation, evaluate
 from resnet_keras.folding import Folded, FrozenPart
 from resnet_keras.layers import functional
-from resnet_keras.precision import computing_in
+from resnet_keras.precision import Precision, computing_in
 from resnet_keras.stages import BOUNDARIES, Boundary, split_at
 from resnet_keras.training.cache import (
     Activations,
     Views,
+    cache_key,
     compute_activations,
     derived_seed,
 )
@@ -54,6 +55,7 @@ class Settings:
         plans: Its phases, in order.
         augmentation: How pictures are varied.
         cache: How activations are kept.
+        precision: What was asked for; `cache` has what was chosen.
         drop_remainder: Whether the last, short batch of an epoch is left out.
         monitor: Metric that decides which epoch is the best.
         seed: Of order, augmentation and dropout.
@@ -62,6 +64,7 @@ class Settings:
     plans: Sequence[PhasePlan]
     augmentation: Augmentation
     cache: CacheOptions
+    precision: Precision
     drop_remainder: bool
     monitor: str
     seed: int
@@ -167,8 +170,11 @@ class Run:
             drop_remainder=self.settings.drop_remainder,
         )
         trainer = functional(inputs, rest(x), name="augmented")
-        val = self.data.val
-        return _Part(trainer, feed, (lambda: evaluate(self.model, val)) if val else None)
+        validate = None
+        if self.data.val:
+            precision = self.settings.precision
+            validate = functools.partial(evaluate, self.model, self.data.val, precision=precision)
+        return _Part(trainer, feed, validate)
 
     def _cached(self, plan: PhasePlan) -> _Part:
         """Every step runs the part behind the boundary on activations that were kept."""
@@ -185,14 +191,18 @@ class Run:
             seed=(self.settings.seed, plan.index),
             drop_remainder=self.settings.drop_remainder,
         )
-        validate, val = None, self.data.val
-        if val is not None:
-            kept = self._activations(plan, val, views=1)
-            predict = tf.function(lambda rows: whole(rows, training=False), reduce_retracing=True)
-            validate = functools.partial(_evaluate_kept, predict, kept, val)
+        val = self.data.val
+        validate = self._validation(plan, rest, val) if val else None
         if activations.boundary == "pool":
             return _Part(rest, feed, validate, resident=activations.array())
         return _Part(whole, feed, validate)
+
+    def _validation(self, plan: PhasePlan, rest: keras.Model, val: Images) -> Validate:
+        kept = self._activations(plan, val, views=1)
+        inputs, features = kept.inputs()
+        whole = functional(inputs, rest(features))
+        predict = tf.function(lambda rows: whole(rows, training=False), reduce_retracing=True)
+        return functools.partial(_evaluate_kept, predict, kept, val)
 
     def _activations(self, plan: PhasePlan, images: Images, views: int) -> Activations:
         boundary, base = plan.boundary, self._shallowest(plan)
@@ -220,7 +230,11 @@ class Run:
         source: Activations | None = None,
     ) -> Activations:
         options = self.settings.cache
-        key = (boundary, images.fingerprint, views)
+        # The same boundary again, once what lies before it has been trained, is another one.
+        weights = cache_key(
+            self.model, images, boundary, bits=options.bits, dtype=options.dtype, source=source
+        )
+        key = (weights, images.fingerprint, views)
         if key not in self._kept:
             on_disk = any(plan.cache == "disk" for plan in self.settings.plans)
             with self.display.counting(
