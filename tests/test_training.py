@@ -444,7 +444,7 @@ def test_activations_are_shared_between_runs(data, tmp_path, capfd):
         model = build()
         result = fine_tune(
             model, data, run_dir=tmp_path / name, phases=[Phase("stage4", epochs=1)],
-            cache_dir=tmp_path / "shared", seed=seed,
+            cache="disk", cache_dir=tmp_path / "shared", seed=seed,
         )  # fmt: skip
         return result.history
 

@@ -105,6 +105,16 @@ warmup=0.1, batch_norm='frozen', label_smoothing=0.0, ema=0.0, accumulate=1, ima
         return self.learning_rate or LEARNING_RATES[self.optimizer][part]
 
 
+class _ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule by updates of the weights, where Keras counts accumulated batches too."""
+
+    def __init__(self, schedule: Any, batches: int) -> None:
+        self._schedule, self._batches = schedule, batches
+
+    def __call__(self, step: Any) -> Any:
+        return self._schedule(keras.ops.floor_divide(step, self._batches))
+
+
 def make_optimizer(phase: Phase, steps: int) -> Any:
     """Returns a new optimizer for a phase of `steps` steps: warm-up, then cosine to 0."""
     updates = steps // phase.accumulate
@@ -117,6 +127,7 @@ def make_optimizer(phase: Phase, steps: int) -> Any:
     )
     options: dict[str, Any] = {"weight_decay": phase.weight_decay}
     if phase.accumulate > 1:
+        schedule = _ByUpdate(schedule, phase.accumulate)
         options["gradient_accumulation_steps"] = phase.accumulate
     if phase.ema:
         options |= {"use_ema": True, "ema_momentum": phase.ema}
