@@ -22,7 +22,6 @@ from resnet_keras.stages import BOUNDARIES, Boundary, split_at
 from resnet_keras.training.cache import (
     Activations,
     Views,
-    cache_key,
     compute_activations,
     derived_seed,
 )
@@ -131,6 +130,11 @@ class Run:
                 for count, means in steps(epoch, keeper.start_epoch(epoch)):
                     keeper.count(count, means)
                 keeper.end_epoch(epoch)
+        # What lies behind the boundary has been trained: activations from there are no longer so.
+        still = (
+            BOUNDARIES[: BOUNDARIES.index(plan.phase.boundary) + 1] if plan.phase.boundary else ()
+        )
+        self._kept = {key: kept for key, kept in self._kept.items() if kept.boundary in still}
 
     def _prepared(self, part: _Part, plan: PhasePlan) -> Steps:
         """Compiles the part that trains, or puts it back where the run was stopped."""
@@ -230,11 +234,7 @@ class Run:
         source: Activations | None = None,
     ) -> Activations:
         options = self.settings.cache
-        # The same boundary again, once what lies before it has been trained, is another one.
-        weights = cache_key(
-            self.model, images, boundary, bits=options.bits, dtype=options.dtype, source=source
-        )
-        key = (weights, images.fingerprint, views)
+        key = (boundary, images.fingerprint, views)
         if key not in self._kept:
             on_disk = any(plan.cache == "disk" for plan in self.settings.plans)
             with self.display.counting(
