@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from resnet_keras.builder import build_network
 from resnet_keras.records import Recipe, Record
@@ -37,7 +38,10 @@ def run(tmp_path_factory, weights):
     broken = break_files(photos, share=0.1)
     done = call(
         "finetune", photos, "--weights", weights, "--on-bad-image", "skip", "--head-epochs", "1",
-        "--epochs", "1", "--batch-size", "16", "--run-dir", folder / "runs" / "photos",
+        "--epochs", "2", "--batch-size", "16", "--run-dir", folder / "runs" / "photos",
+        "--image-size", "48", "--small-size", "32", "--ema", "0.9", "--accumulate", "2",
+        "--precision", "float32", "--cache-bits", "16", "--cache", "disk",
+        "--cache-dir", folder / "activations",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return photos, broken, folder / "runs" / "photos", done
@@ -54,6 +58,18 @@ def test_a_tree_with_bad_files_is_fine_tuned_and_each_bad_file_is_named(run):
     assert (folder / "saved_model" / "1" / "saved_model.pb").exists()
     manifest = json.loads((folder / "manifest.json").read_text())
     assert "saved_model/1/saved_model.pb" in manifest
+
+
+def test_the_options_of_a_run_are_in_its_config(run):
+    _, _, folder, done = run
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    head, small, full = config["phases"]
+    assert [phase["image_size"] for phase in (head, small, full)] == [None, 32, None]
+    assert [phase["epochs"] for phase in (head, small, full)] == [1, 1, 1]
+    assert {(phase["ema"], phase["accumulate"]) for phase in config["phases"]} == {(0.9, 2)}
+    assert (config["precision"], config["cache_bits"]) == ("float32", 16)
+    assert any((folder.parent.parent / "activations").rglob("*"))
+    assert "precision: float32 (as asked for)" in done.stderr
 
 
 def test_predict_names_bad_files_and_says_so_by_its_exit_code(run):
@@ -87,8 +103,9 @@ def test_evaluate_gives_the_figures_of_the_run(run):
 
 def test_export_writes_the_next_version(run):
     _, _, folder, _ = run
-    done = call("export", folder)
+    done = call("export", folder, "--precision", "bfloat16")
     assert done.returncode == 0, done.stderr
+    assert (folder / "saved_model/2/assets.extra/precision.txt").read_text() == "bfloat16\n"
     assert done.stdout.strip().endswith("saved_model/2")
     assert "saved_model/2/saved_model.pb" in json.loads((folder / "manifest.json").read_text())
 
