@@ -29,13 +29,12 @@ PHASES = (
     Phase("head", epochs=5),
     Phase(
         "stage4",
-        epochs=12,
-        learning_rate=3e-4,
+        epochs=20,
+        learning_rate=4e-4,
         weight_decay=0.05,
         batch_norm="affine",
         # 401 of the 2,624 labels are doubtful: a probability of 1/3 or 2/3.
         label_smoothing=0.1,
-        ema=0.98,
     ),
 )
 KINDS = ("mono", "poly")
