@@ -23,3 +23,7 @@ class DivergedError(ResNetKerasError):
 
 class ExportError(ResNetKerasError):
     """Raised when an export cannot be written or does not match its model."""
+
+
+class WorkersError(ResNetKerasError):
+    """Raised when the processes of a run cannot meet, or lose each other."""

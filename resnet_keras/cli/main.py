@@ -25,6 +25,7 @@ from resnet_keras.errors import (
     ResNetKerasError,
     RunError,
     WeightsError,
+    WorkersError,
 )
 
 USAGE = 2
@@ -34,6 +35,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     DivergedError: 5,
     RunError: 6,
     ExportError: 7,
+    WorkersError: 8,
     ValueError: USAGE,
     TypeError: USAGE,
 }
@@ -42,7 +44,7 @@ app = typer.Typer(
     name="resnet-keras",
     help="Takes a pretrained ResNet to your own pictures and into production.",
     epilog="Exit codes: 0 ok, 2 usage, 3 data, 4 weights, 5 diverged, 6 run folder, 7 export, "
-    "130 and 143 signals.",
+    "8 workers, 130 and 143 signals.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -1,0 +1,1 @@
+"""Devices and workers: choosing a strategy, meeting, exchanging, and starting processes."""
