@@ -45,6 +45,11 @@ def compute(model, images, boundary, **options):
     return compute_activations(model, images, boundary, **options)
 
 
+def every(kept):
+    """Returns all activations, `(views, pictures, ...)`."""
+    return kept.array()[kept.places]
+
+
 class CountingStore:
     """Reads pictures from a store and counts them."""
 

@@ -20,7 +20,8 @@ from resnet_keras.training.cache import cache_key
 from resnet_keras.training.feed import cached_feed
 from resnet_keras.training.rows import DiskRows
 from resnet_keras.training.shards import ROW_ID
-from tests.cached_networks import VARIED, build, compute, counting, make_images
+from resnet_keras.training.sharing import Sharing
+from tests.cached_networks import VARIED, build, compute, counting, every, make_images
 
 # Extracts into a folder in shards of 32 rows, and says so after each batch.
 PROGRAM = """
@@ -69,7 +70,7 @@ def test_a_killed_extraction_goes_on_after_its_last_shard(model, tmp_path, small
     assert seen[0] == 32 * shards
     assert sum(seen) == 5 * len(images)
     np.testing.assert_array_equal(
-        kept.array(), compute(model, images, "stage1", views=VARIED).array()
+        every(kept), every(compute(model, images, "stage1", views=VARIED))
     )
 
 
@@ -98,7 +99,7 @@ def test_two_processes_fill_one_folder_at_once(model, tmp_path):
     assert reads.count == 0
     assert {path.suffix for path in tmp_path.rglob("*.*")} == {".rows"}
     np.testing.assert_array_equal(
-        kept.array(), compute(model, images, "stage1", views=VARIED).array()
+        every(kept), every(compute(model, images, "stage1", views=VARIED))
     )
 
 
@@ -152,7 +153,7 @@ def replace_by_that_of_another_cache(shard, other):
 def test_a_shard_that_is_not_what_was_written_is_set_aside(
     images, model, tmp_path, small_shards, damage
 ):
-    expected = compute(model, images, "stage1", home=tmp_path).array()
+    expected = every(compute(model, images, "stage1", home=tmp_path))
     foreign = compute(model, images, "stage1", home=tmp_path / "other", dtype="bfloat16")
     shards = sorted(path for path in tmp_path.rglob("*.rows") if foreign.key not in path.parts)
     damage(shards[0], next((tmp_path / "other" / foreign.key).glob("*.rows")))
@@ -161,44 +162,64 @@ def test_a_shard_that_is_not_what_was_written_is_set_aside(
     assert seen[0] in (28, 32)
     assert sum(seen) == 60
     assert shards[0].with_suffix(".damaged").exists()
-    np.testing.assert_array_equal(kept.array(), expected)
+    np.testing.assert_array_equal(every(kept), expected)
 
 
 def test_a_row_that_changed_on_disk_is_never_returned(images, model, tmp_path):
     kept = compute(model, images, "stage1", home=tmp_path)
-    expected = kept.array()
+    expected = every(kept)
     shard = next(tmp_path.rglob("*.rows"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
     with pytest.raises(RunError, match=r"\.rows is damaged and was set aside: start again"):
-        kept.array()
-    np.testing.assert_array_equal(compute(model, images, "stage1", home=tmp_path).array(), expected)
+        every(kept)
+    np.testing.assert_array_equal(every(compute(model, images, "stage1", home=tmp_path)), expected)
 
 
 def test_a_shard_that_went_away_is_named(images, model, tmp_path):
     kept = compute(model, images, "stage1", home=tmp_path)
     next(tmp_path.rglob("*.rows")).unlink()
     with pytest.raises(RunError, match=r"\.rows can no longer be read .*No such file"):
-        kept.array()
+        every(kept)
 
 
-@pytest.mark.parametrize("lost", [0, 3, 8])
-def test_varied_views_are_drawn_alike_whatever_is_missing(model, tmp_path, small_shards, lost):
-    images = make_images(count=23)
-    expected = compute(model, images, "stage1", views=VARIED, home=tmp_path).array()
+def test_what_is_missing_is_computed_to_the_same_bits_and_alone(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("resnet_keras.training.rows.SHARD_ROWS", 1)
+    images, reads = counting(make_images(count=15))
+    expected = every(compute(model, images, "stage1", views=VARIED, bits=32, home=tmp_path))
     assert not np.array_equal(expected[3], expected[4])
-    sorted(tmp_path.rglob("*.rows"))[lost].unlink()
-    found = compute(model, images, "stage1", views=VARIED, home=tmp_path)
-    np.testing.assert_array_equal(found.array(), expected)
-    other = dataclasses.replace(VARIED, seed=4)
-    seen = []
-    found = compute(
-        model, images, "stage1", views=other, home=tmp_path, on_batch=seen.append
-    ).array()
+    shards = sorted(tmp_path.rglob("*.rows"))
+    assert len(shards) == 5 * len(images)
+    rng = np.random.default_rng(0)
+    for lost in (1, 40, 200):
+        for shard in rng.choice(shards, lost, replace=False):
+            shard.unlink()
+        reads.count, seen = 0, []
+        found = compute(
+            model, images, "stage1", views=VARIED, bits=32, home=tmp_path, on_batch=seen.append
+        )
+        assert (reads.count, sum(seen[1:])) == (lost, lost)
+        np.testing.assert_array_equal(every(found), expected)
+
+
+@pytest.mark.parametrize("changed", ["seed", "augmentation", "version"])
+def test_varied_views_of_another_kind_are_computed_anew(model, tmp_path, monkeypatch, changed):
+    images = make_images(count=8)
+    before = every(compute(model, images, "stage1", views=VARIED, home=tmp_path))
+    other = {
+        "seed": {"seed": 4},
+        "augmentation": {"augmentation": dataclasses.replace(VARIED.augmentation, zoom=0.1)},
+        "version": {},
+    }[changed]
+    if changed == "version":
+        monkeypatch.setattr("resnet_keras.training.views.VERSION", -1)
+    views, seen = dataclasses.replace(VARIED, **other), []
+    found = compute(model, images, "stage1", views=views, home=tmp_path, on_batch=seen.append)
+    # The picture and its flip are exact.
     assert seen[0] == 2 * len(images)
-    np.testing.assert_array_equal(found[:2], expected[:2])
-    assert (found[2:] != expected[2:]).any((2, 3, 4)).all()
+    same = [np.array_equal(*pair) for pair in zip(every(found), before, strict=True)]
+    assert same == [True, True, *3 * [changed == "version"]]
 
 
 def test_a_full_disk_ends_in_one_sentence_and_keeps_what_was_whole(
@@ -224,7 +245,7 @@ def test_a_full_disk_ends_in_one_sentence_and_keeps_what_was_whole(
     kept = compute(model, images, "stage1", views=VARIED, home=tmp_path, on_batch=seen.append)
     assert seen[0] == 32 * len(names)
     np.testing.assert_array_equal(
-        kept.array(), compute(model, images, "stage1", views=VARIED).array()
+        every(kept), every(compute(model, images, "stage1", views=VARIED))
     )
 
 
@@ -300,7 +321,8 @@ def test_reading_256_mb_takes_the_memory_of_one_batch(tmp_path):
 
 
 def test_a_row_that_is_damaged_during_an_epoch_ends_it_in_one_sentence(images, model, tmp_path):
-    feed = cached_feed(images, compute(model, images, "stage1", home=tmp_path), seed=(0,))
+    kept = compute(model, images, "stage1", home=tmp_path)
+    feed = cached_feed(images, kept, sharing=Sharing(len(images), 7), seed=(0,))
     shard = next(tmp_path.rglob("*.rows"))
     shard.write_bytes(shard.read_bytes()[:-5000])
     with pytest.raises(RunError, match=r"^[^\n]*damaged and was set aside: start again.*\.$"):

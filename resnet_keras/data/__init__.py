@@ -5,9 +5,11 @@ from resnet_keras.data.decode import read_image
 from resnet_keras.data.folders import list_pictures
 from resnet_keras.data.images import ImageData, Images
 from resnet_keras.data.pipeline import load_images
+from resnet_keras.data.random_layers import Augment
 from resnet_keras.data.report import DataReport
 
 __all__ = [
+    "Augment",
     "Augmentation",
     "DataReport",
     "ImageData",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
-import keras
-
-from resnet_keras.data.random_layers import RandomColour, RandomGeometry
+import numpy as np
 
 Flip = Literal["none", "horizontal", "vertical", "both"]
+# What each column of the draws decides.
+COLUMNS = ("across", "down", "rotation", "shift_y", "shift_x", "zoom", "brightness", "contrast")
+# Sets the draws apart from what else is drawn with the same seed, such as the order of pictures.
+STREAM = 0xA06
+# Of the draws and of what is made of them: activations that another version led to are not used.
+VERSION = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +36,8 @@ class Augmentation:
 
     Example:
         >>> from resnet_keras.data import Augmentation
-        >>> [layer.name for layer in Augmentation(rotation=5).layers(seed=0)]
-        ['augment_geometry']
+        >>> Augmentation(rotation=5).draws((0, 1), count=3).shape
+        (3, 8)
     """
 
     flip: Flip = "horizontal"
@@ -56,32 +61,22 @@ class Augmentation:
             if not 0 <= value <= limit:
                 raise ValueError(f"`{name}` must lie in [0, {limit}]. Received: {name}={value!r}")
 
-    def layers(self, seed: int) -> list[keras.layers.Layer]:
-        """Returns the layers, to be called in this order on pixels in [0, 255].
+    def draws(self, seed: Sequence[int], count: int) -> np.ndarray:
+        """Returns the random numbers that decide how each picture is changed.
 
-        They work in float32 whatever the precision policy, and do nothing outside training.
+        Those of a picture depend on the seed and its index alone, not on how many pictures there
+        are; and each kind of change has its own column, so that leaving one out does not move the
+        others. All pictures of another epoch are drawn with another seed.
 
         Args:
-            seed: Each kind of change draws from its own stream of this seed, so that leaving
-                one out does not move the others.
+            seed: Integers of at least 0, such as those of a run and of an epoch.
+            count: Number of pictures.
+
+        Returns:
+            Uniform float32 `(count, 8)` in [0, 1), a row a picture, as `Augment` takes them.
         """
-        layers: list[keras.layers.Layer] = []
-        if self.flip != "none" or self.rotation or self.translation or self.zoom:
-            geometry = RandomGeometry(
-                flip=self.flip,
-                rotation=self.rotation,
-                translation=self.translation,
-                zoom=self.zoom,
-                seed=seed,
-                name="augment_geometry",
-            )
-            layers.append(geometry)
-        if self.brightness or self.contrast:
-            colour = RandomColour(
-                brightness=self.brightness, contrast=self.contrast, seed=seed, name="augment_colour"
-            )
-            layers.append(colour)
-        return layers
+        generator = np.random.default_rng((*seed, STREAM))
+        return generator.random((count, len(COLUMNS)), np.float32)
 
 
 def flip_views(images: Any, flip: Flip) -> list[Any]:

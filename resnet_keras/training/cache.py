@@ -43,7 +43,8 @@ class Activations:
         packing: How a row of the store holds the activations of a picture.
         exact: Whether they are what the network computes, to the bit, and not an approximation.
         store: Where they are.
-        places: Row in the store of each view of each picture, `(views, pictures)`.
+        places: Row in the store of each view of each picture, `(views, pictures)`; -1 for
+            pictures that were not wanted.
     """
 
     boundary: Boundary
@@ -80,9 +81,9 @@ class Activations:
         return self.store.read(self.places[views, pictures])
 
     def array(self) -> np.ndarray:
-        """Returns all activations, float32 `(views, pictures, *packing.shape)`, in memory."""
-        values = np.asarray(self.packing.unpack(self.store.read(self.places.ravel())))
-        return values.reshape(*self.places.shape, *self.packing.shape)
+        """Returns all rows of the store, float32 `(rows, *packing.shape)`, in memory."""
+        rows = self.store.read(np.arange(len(self.store.missing)))
+        return np.asarray(self.packing.unpack(rows))
 
 
 def compute_activations(
@@ -94,13 +95,15 @@ def compute_activations(
     home: Path | None,
     bits: Bits,
     dtype: str,
+    own: np.ndarray | None = None,
     source: Activations | None = None,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> Activations:
     """Runs every view of every picture through the frozen part, unless a cache has it already.
 
-    What is computed for a picture depends on the picture, the view and the key alone, to the
-    bit on one machine: not on the other pictures, nor on what was there before.
+    What is computed for a picture depends on the picture, the view and the key alone, and for
+    further views on its index, to the bit on one machine: not on the other pictures, nor on what
+    was there before.
 
     Args:
         model: The whole network; batch norm runs in inference mode, folded.
@@ -111,6 +114,7 @@ def compute_activations(
             heads share; None to keep the activations in memory.
         bits: Of each value of a map, 32, 16 or 8, see `Packing`.
         dtype: What the convolutions compute in, see `Folded`.
+        own: Which pictures are wanted, bool `(pictures,)`; None for all of them.
         source: Activations at an earlier boundary, of the same pictures and views, to go on from.
         on_batch: Called with the number of activations that were there, and after each batch
             with the number of those that came; it may raise to stop.
@@ -124,7 +128,7 @@ def compute_activations(
     """
     packing = packing_at(model, boundary, images.recipe.image_size, bits=bits, dtype=dtype)
     key = cache_key(model, images, boundary, bits=bits, dtype=dtype, source=source)
-    ids, places = views.rows(images)
+    ids, places = views.rows(images, own)
     store: Store = (
         DiskRows(home / key, ids, packing.row_bytes)
         if home
@@ -132,8 +136,8 @@ def compute_activations(
     )
     exact = packing.is_exact(dtype) and (source is None or source.exact)
     activations = Activations(boundary, key, packing, exact, store, places)
-    on_batch(places.size - int(store.missing.sum()))
-    if batches := plan_batches(places, store.missing, views=views):
+    on_batch(int((places >= 0).sum() - store.missing.sum()))
+    if batches := plan_batches(places, store.missing):
         read = row_reader(source.batch) if source else picture_reader(images, views)
         network = _network(model, activations, dtype=dtype, source=source, shape=images.shape)
         extract(batches, store, read=read, network=network, on_batch=on_batch)

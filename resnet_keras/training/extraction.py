@@ -27,40 +27,30 @@ class Batch(NamedTuple):
 
     Args:
         view: Their view.
-        number: Of the batch, which further views are drawn by.
         pictures: Their indices, `EXTRACTION_BATCH` at most.
-        kept: Which of them are wanted, as places in the batch.
-        rows: Where these belong in the store.
+        rows: Where each of them belongs in the store.
     """
 
     view: int
-    number: int
     pictures: np.ndarray
-    kept: np.ndarray
     rows: np.ndarray
 
 
-def plan_batches(places: np.ndarray, missing: np.ndarray, *, views: Views) -> list[Batch]:
+def plan_batches(places: np.ndarray, missing: np.ndarray) -> list[Batch]:
     """Returns the batches that fill the missing rows, each row once.
 
     Args:
-        places: Row of each picture in each view, `(views, pictures)`.
+        places: Row of each picture in each view, `(views, pictures)`; -1 for those not wanted.
         missing: Which rows are wanted, bool `(rows,)`.
-        views: Those of which each picture is drawn by its place in the data go through the
-            network in batches that begin at the same places, whatever is missing.
     """
     batches = []
     for view, rows in enumerate(places):
-        first = np.zeros(len(rows), np.bool_)
-        first[np.unique(rows, return_index=True)[1]] = True
-        wanted = first & missing[rows]
-        line = np.flatnonzero(wanted) if views.is_exact(view) else np.arange(len(rows))
-        for start in range(0, len(line), EXTRACTION_BATCH):
-            pictures = line[start : start + EXTRACTION_BATCH]
-            kept = np.flatnonzero(wanted[pictures])
-            if len(kept):
-                number = start // EXTRACTION_BATCH
-                batches.append(Batch(view, number, pictures, kept, rows[pictures[kept]]))
+        first = np.sort(np.unique(rows, return_index=True)[1])
+        first = first[rows[first] >= 0]
+        wanted = first[missing[rows[first]]]
+        for start in range(0, len(wanted), EXTRACTION_BATCH):
+            pictures = wanted[start : start + EXTRACTION_BATCH]
+            batches.append(Batch(view, pictures, rows[pictures]))
     return batches
 
 
@@ -70,11 +60,13 @@ def picture_reader(images: Images, views: Views) -> Callable[[Batch], Any]:
     Every batch has `EXTRACTION_BATCH` pictures, the last one repeated where there are fewer: for
     short batches TensorFlow takes other kernels, whose results differ in the last bits.
     """
-    transform = functools.lru_cache(maxsize=1)(views.transform)
+    transform = functools.lru_cache(maxsize=1)(
+        functools.partial(views.transform, count=len(images))
+    )
 
     def read(batch: Batch) -> Any:
-        pixels = _filled(images.pictures(batch.pictures))
-        return tf.cast(transform(batch.view)(pixels, batch.number), tf.float32)
+        pixels, pictures = _filled(images.pictures(batch.pictures)), _filled(batch.pictures)
+        return tf.cast(transform(batch.view)(pixels, pictures), tf.float32)
 
     return read
 
@@ -113,8 +105,8 @@ def extract(
 
     def write(result: tuple[Batch, Any]) -> int:
         batch, rows = result
-        filling.send(np.asarray(rows)[batch.kept])
-        return len(batch.kept)
+        filling.send(np.asarray(rows)[: len(batch.rows)])
+        return len(batch.rows)
 
     with contextlib.closing(filling), _thread() as reader, _thread() as writer:
         next(filling)

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from resnet_keras.data import Augmentation, Images, flip_views
+from resnet_keras.data import Augment, Augmentation, Images, flip_views
+from resnet_keras.data.augment import VERSION
 from resnet_keras.training.shards import ROW_ID
-from resnet_keras.training.state import random_states
 
 # Pictures that go through the frozen part together: its speed no longer grows behind this.
 EXTRACTION_BATCH = 32
@@ -47,51 +46,52 @@ class Views:
         """Whether a view is the picture or a flip of it, whatever its place in the data."""
         return view < len(FLIP_NAMES[self.augmentation.flip])
 
-    def transform(self, view: int) -> Callable[..., Any]:
-        """Returns the function from uint8 pictures, and the number of their batch, to this view.
+    def transform(self, view: int, *, count: int) -> Callable[[np.ndarray, np.ndarray], Any]:
+        """Returns the function from uint8 pictures, and their indices, to this view of them.
 
-        What is drawn depends on seed, view and number alone, and on the place of each picture in
-        a batch of a given size.
+        What it makes of a picture depends on the picture, its index, the view and the seed alone.
+
+        Args:
+            view: Number of the view, from 0.
+            count: Number of all pictures.
         """
         still = dataclasses.replace(self.augmentation, flip="none")
-        layers = still.layers(derived_seed(self.seed, view))
-        states = [state for layer in layers for state in random_states(layer)]
+        draws = still.draws((self.seed, view), count)
+        augment = Augment(still)
 
-        def apply(images: Any, number: int = 0) -> Any:
+        def apply(images: np.ndarray, pictures: np.ndarray) -> Any:
             flips = flip_views(images, self.augmentation.flip)
-            images = flips[view % len(flips)]
-            if self.is_exact(view):
-                return images
-            for index, state in enumerate(states):
-                state.assign([derived_seed(self.seed, view, number, index), 0])
-            images = tf.cast(images, tf.float32)
-            for layer in layers:
-                images = layer(images, training=True)
-            return images
+            flipped = flips[view % len(flips)]
+            return flipped if self.is_exact(view) else augment([flipped, draws[pictures]])
 
         return apply
 
-    def rows(self, images: Images) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self, images: Images, own: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Returns what names the activations of each picture in each view.
 
         Args:
             images: The pictures.
+            own: Which of them are wanted, bool `(pictures,)`; None for all.
 
         Returns:
             The ids, sorted, each once, and the place of each view of each picture among them,
-            `(views, pictures)`. A picture that is there twice has one place, but for the further
-            views, which vary it by its place in the data as well.
+            `(views, pictures)`, -1 for a picture that is not wanted. A picture that is there
+            twice has one place, but for the further views, which vary it by its place in the
+            data as well.
         """
-        found = [self._ids(view, images) for view in range(self.count)]
-        ids, places = np.unique(np.concatenate(found), return_inverse=True)
-        return ids, places.reshape(self.count, len(images))
+        own = np.ones(len(images), np.bool_) if own is None else own
+        found = [self._ids(view, images)[own] for view in range(self.count)]
+        ids, rows = np.unique(np.concatenate(found), return_inverse=True)
+        places = np.full((self.count, len(images)), -1)
+        places[:, own] = rows.reshape(self.count, -1)
+        return ids, places
 
     def _ids(self, view: int, images: Images) -> np.ndarray:
         if self.is_exact(view):
             name = FLIP_NAMES[self.augmentation.flip][view]
             names = [f"flip {name}".encode()] * len(images)
         else:
-            facts = [dataclasses.asdict(self.augmentation), self.seed, view, EXTRACTION_BATCH]
+            facts = [dataclasses.asdict(self.augmentation), self.seed, view, VERSION]
             drawn = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
             names = [f"varied {drawn} {place}".encode() for place in range(len(images))]
         pairs = zip(images.digests, names, strict=True)
