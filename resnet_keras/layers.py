@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from resnet_keras.batch_statistics import batch_statistics, picture_weights, replica_count
 from resnet_keras.records import Record
 
 PACKAGE = "resnet_keras"
@@ -61,21 +62,39 @@ class BatchNorm(keras.layers.BatchNormalization):
     `training=False` does not hold its statistics still; `fixed_statistics` does.
 
     On TensorFlow, 4-D features with channels last go through the fused kernel; everything
-    else takes Keras's own path, with the same outputs, gradients and moving statistics.
+    else takes Keras's own path, with the same outputs, gradients and moving statistics. Inside
+    `weighting`, and where replicas share their statistics, the statistics are those of the
+    pictures that count; where none does, the moving statistics are used, and kept.
 
     Args:
         fixed_statistics: Whether the moving statistics are used, and kept, in training too.
+        synchronized: Whether the statistics are those of the whole batch, where tf.distribute
+            splits it over replicas; else each replica takes those of its own part.
         **kwargs: Those of `keras.layers.BatchNormalization`.
     """
 
-    def __init__(self, *, fixed_statistics: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *, fixed_statistics: bool = False, synchronized: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.fixed_statistics = fixed_statistics
+        # Keras takes the option on TensorFlow only, and would not load the layer elsewhere.
+        self.synchronized = synchronized
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Returns the normalised features, of the shape of the input."""
+        """Returns the normalised features, of the shape of the input.
+
+        Raises:
+            ValueError: If pictures are weighted, or statistics synchronized, and there is a mask
+                or batch renorm.
+        """
         training = bool(training and self.trainable and not self.fixed_statistics)
-        if self._can_fuse(inputs, mask):
+        fused, weights = self._can_fuse(inputs, mask), picture_weights()
+        shared = self.synchronized and not (fused and replica_count() == 1)
+        if training and (shared or weights is not None):
+            self._check_countable(mask)
+            return self._call_counting(inputs, weights)
+        if fused:
             return self._call_fused(inputs, training)
         return super().call(inputs, training=training, mask=mask)
 
@@ -88,34 +107,72 @@ class BatchNorm(keras.layers.BatchNormalization):
             and self.scale
             and self.center
             and not self.renorm
-            and not self.synchronized
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
         )
 
-    def _call_fused(self, inputs: Any, training: bool) -> Any:
-        from tensorflow import raw_ops
+    def _check_countable(self, mask: Any) -> None:
+        if mask is not None or self.renorm:
+            raise ValueError(
+                "Batch norm must have neither a mask nor `renorm=True` where it weights pictures "
+                f"or is synchronized. Received: renorm={self.renorm}, "
+                f"{'no' if mask is None else 'a'} mask, in the layer {self.name!r}"
+            )
 
-        statistics = ([], []) if training else (self.moving_mean, self.moving_variance)
-        outputs, mean, variance, *_ = raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=ops.convert_to_tensor(self.gamma),
-            offset=ops.convert_to_tensor(self.beta),
-            mean=ops.convert_to_tensor(statistics[0], "float32"),
-            variance=ops.convert_to_tensor(statistics[1], "float32"),
-            epsilon=self.epsilon,
-            is_training=training,
+    def _call_counting(self, inputs: Any, weights: Any) -> Any:
+        features = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        count, mean, variance = batch_statistics(
+            features, axis=self.axis, weights=weights, synchronized=self.synchronized
+        )
+        mean = ops.where(count > 0, mean, ops.convert_to_tensor(self.moving_mean))
+        variance = ops.where(count > 0, variance, ops.convert_to_tensor(self.moving_variance))
+        self._move_statistics(mean, variance, keep=ops.where(count > 0, self.momentum, 1.0))
+        if self._can_fuse(inputs, None):
+            return self._normalise_fused(inputs, mean, variance)
+        outputs = ops.batch_normalization(
+            features, mean, variance, self.axis, self.beta, self.gamma, self.epsilon
+        )
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _normalise_fused(self, inputs: Any, mean: Any, variance: Any) -> Any:
+        # The kernel gives no gradient to statistics that it is handed: scale and offset, whose
+        # values are those of gamma and beta, carry it.
+        centre, spread = ops.stop_gradient(mean), ops.stop_gradient(variance)
+        inverse = ops.rsqrt(variance + self.epsilon)
+        scale = self.gamma * (inverse / ops.stop_gradient(inverse))
+        offset = self.beta - (mean - centre) * self.gamma * inverse
+        return self._kernel(inputs, scale, offset, statistics=(centre, spread))[0]
+
+    def _call_fused(self, inputs: Any, training: bool) -> Any:
+        statistics = None if training else (self.moving_mean, self.moving_variance)
+        outputs, mean, variance, *_ = self._kernel(
+            inputs, self.gamma, self.beta, statistics=statistics
         )
         if training:
-            self._move_statistics(mean, self._biased(variance, inputs))
+            self._move_statistics(mean, self._biased(variance, inputs), keep=self.momentum)
         return outputs
+
+    def _kernel(
+        self, inputs: Any, scale: Any, offset: Any, *, statistics: tuple[Any, Any] | None
+    ) -> Any:
+        from tensorflow import raw_ops
+
+        mean, variance = statistics or ([], [])
+        return raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ops.convert_to_tensor(scale),
+            offset=ops.convert_to_tensor(offset),
+            mean=ops.convert_to_tensor(mean, "float32"),
+            variance=ops.convert_to_tensor(variance, "float32"),
+            epsilon=self.epsilon,
+            is_training=statistics is None,
+        )
 
     def _biased(self, variance: Any, inputs: Any) -> Any:
         # The kernel returns the variance over N - 1, Keras keeps the one over N.
         count = ops.cast(ops.prod(ops.shape(inputs)[:3]), "float32")
         return variance * (count - 1) / count
 
-    def _move_statistics(self, mean: Any, variance: Any) -> None:
-        keep = self.momentum
+    def _move_statistics(self, mean: Any, variance: Any, *, keep: Any) -> None:
         self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
         self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
 

@@ -13,7 +13,7 @@ from resnet_keras.layers import BatchNorm, functional, is_head, record_of
 
 Boundary = Literal["stem", "stage1", "stage2", "stage3", "stage4", "pool"]
 Start = Literal["all", "stage1", "stage2", "stage3", "stage4", "head"]
-BatchNormMode = Literal["frozen", "affine", "train"]
+BatchNormMode = Literal["frozen", "affine", "train", "synchronized"]
 
 BOUNDARIES: tuple[str, ...] = get_args(Boundary)
 STARTS: tuple[str, ...] = get_args(Start)
@@ -40,7 +40,10 @@ def freeze(
         model: A model of `build_resnet`.
         through: The last part that is frozen; "pool" freezes all but the head.
         batch_norm: What happens to batch norm inside what is frozen: "frozen" (nothing moves),
-            "affine" (gamma and beta train, the statistics stay) or "train" (all of it moves).
+            "affine" (gamma and beta train, the statistics stay), "train" or "synchronized" (all
+            of it moves). Where replicas share a batch, each takes the statistics of its own part
+            with "train", and those of the whole batch with "synchronized"; on one device the two
+            are the same.
 
     Raises:
         ValueError: If the stage or the mode is unknown.
@@ -66,8 +69,10 @@ def unfreeze(
     Args:
         model: A model of `build_resnet`.
         start: The first part that trains: "all", "stage1" to "stage4", or "head".
-        batch_norm: What happens to batch norm inside what trains: "train", "affine" (gamma and
-            beta train, the statistics stay) or "frozen" (nothing moves).
+        batch_norm: What happens to batch norm inside what trains: "train" or "synchronized" (all
+            of it moves; where replicas share a batch, by the statistics of each one's own part,
+            or by those of the whole batch; the same on one device), "affine" (gamma and beta
+            train, the statistics stay) or "frozen" (nothing moves).
 
     Raises:
         ValueError: If the stage or the mode is unknown, or the model has no such stage.
@@ -113,6 +118,7 @@ def _set_trainable(
         if isinstance(layer, BatchNorm):
             layer.trainable = batch_norm != "frozen"
             layer.fixed_statistics = batch_norm == "affine"
+            layer.synchronized = batch_norm == "synchronized"
         else:
             layer.trainable = trainable
     # Keras would go on with the old setting without a word; not being compiled, it asks.

@@ -78,6 +78,36 @@ def test_batch_norm_inside_the_frozen_part_can_train_alone(model):
     }
 
 
+def test_synchronized_statistics_are_those_of_train_on_one_device():
+    found = []
+    for batch_norm in ("train", "synchronized"):
+        keras.utils.set_random_seed(0)
+        model = build_resnet(18, num_classes=CLASSES, width=0.125, zero_init_residual=False)
+        unfreeze(model, start="stage3", batch_norm=batch_norm)
+        fit(model)
+        found.append(snapshot(model))
+    for name, value in found[0].items():
+        np.testing.assert_array_equal(value, found[1][name], err_msg=str(name))
+
+
+def test_only_the_layers_that_train_synchronized_are_synchronized(model):
+    def synchronized():
+        return {
+            part_of(layer)
+            for layer in model.layers
+            if isinstance(layer, BatchNorm) and layer.synchronized
+        }
+
+    unfreeze(model, start="stage3", batch_norm="synchronized")
+    assert synchronized() == {"stage3", "stage4"}
+    freeze(model, through="stage3")
+    assert synchronized() == {"stage4"}
+    for batch_norm in ("train", "affine", "frozen"):
+        unfreeze(model, start="stage4", batch_norm="synchronized")
+        unfreeze(model, start="stage4", batch_norm=batch_norm)
+        assert not synchronized()
+
+
 def test_a_compiled_model_asks_to_be_compiled_again(model):
     fit(model)
     freeze(model)

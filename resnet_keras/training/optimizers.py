@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -42,7 +42,9 @@ class Phase:
         warmup: Share of the steps in which the learning rate rises linearly from 0, in [0, 1);
             it falls to 0 along a cosine afterwards.
         batch_norm: What batch norm does where the network trains: "frozen" (nothing moves),
-            "affine" (gamma and beta train, the statistics stay) or "train".
+            "affine" (gamma and beta train, the statistics stay), "train" (each replica by the
+            statistics of its own part of a batch) or "synchronized" (by those of the whole
+            batch; the same on one device).
         label_smoothing: Share of each label spread over all classes, in [0, 1).
         ema: Share that a running average of the weights keeps in each step, in [0, 1), 0.99 for
             instance; what is validated, and kept, is then the average. 0 for none.
@@ -81,8 +83,8 @@ warmup=0.1, batch_norm='frozen', label_smoothing=0.0, ema=0.0, accumulate=1, ima
             "weight_decay": (self.weight_decay >= 0, "not be negative"),
             "warmup": (0 <= self.warmup < 1, "lie in [0, 1)"),
             "batch_norm": (
-                self.batch_norm in ("frozen", "affine", "train"),
-                "be 'frozen', 'affine' or 'train'",
+                self.batch_norm in get_args(BatchNormMode),
+                f"be one of {list(get_args(BatchNormMode))}",
             ),
             "label_smoothing": (0 <= self.label_smoothing < 1, "lie in [0, 1)"),
             "ema": (0 <= self.ema < 1, "lie in [0, 1)"),
