@@ -13,6 +13,7 @@ from resnet_keras.cli import (
     demo,
     finetune,
     inspect,
+    launch,
     use,
     weights,
     weights_convert,
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("finetune")(finetune.finetune)
+app.command("launch", context_settings={"allow_interspersed_args": False})(launch.launch)
 app.command("evaluate")(use.evaluate)
 app.command("predict")(use.predict)
 app.command("export")(use.export)

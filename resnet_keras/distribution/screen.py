@@ -1,0 +1,55 @@
+"""Copies what a process writes to the screen and to a file, as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import termios
+import threading
+import tty
+from pathlib import Path
+
+_CHUNK = 1 << 16
+
+
+def copied(screen: int, log: Path) -> tuple[int, threading.Thread]:
+    """Returns where a process may write, and the thread that copies it to screen and log.
+
+    Args:
+        screen: File descriptor; if it is a terminal, the process sees one as well.
+        log: File to whose end is written; it must exist.
+
+    Returns:
+        A file descriptor for the process, which the caller closes, and a thread that has started
+        and ends when all have closed it.
+    """
+    if os.isatty(screen):
+        source, target = pty.openpty()
+        tty.setraw(target)  # bytes pass as they are: the terminal itself makes lines of them
+        with contextlib.suppress(termios.error):
+            termios.tcsetwinsize(target, termios.tcgetwinsize(screen))
+    else:
+        source, target = os.pipe()
+    thread = threading.Thread(target=_copy, args=(source, screen, log), daemon=True)
+    thread.start()
+    return target, thread
+
+
+def _copy(source: int, screen: int, log: Path) -> None:
+    """Copies until the end; a full disk or a closed screen must not stop the process."""
+    targets = {screen, kept := os.open(log, os.O_WRONLY | os.O_APPEND)}
+    with contextlib.suppress(OSError):  # the end of a pseudo-terminal is an error
+        while data := os.read(source, _CHUNK):
+            for target in list(targets):
+                try:
+                    _write(target, data)
+                except OSError:
+                    targets.discard(target)
+    os.close(kept)
+    os.close(source)
+
+
+def _write(target: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(target, data) :]
