@@ -53,8 +53,11 @@ def finetune(
     ] = None,
     weight_decay: Annotated[float, Option(min=0.0, rich_help_panel=TRAINING)] = 1e-4,
     batch_norm: Annotated[
-        Literal["frozen", "affine", "train"],
-        Option(help="Batch norm in the stages that train.", rich_help_panel=TRAINING),
+        Literal["frozen", "affine", "train", "synchronized"],
+        Option(
+            help="Batch norm in the stages that train; synchronized: over all devices.",
+            rich_help_panel=TRAINING,
+        ),
     ] = "frozen",
     label_smoothing: Annotated[float, Option(min=0.0, max=0.99, rich_help_panel=TRAINING)] = 0.0,
     ema: Annotated[

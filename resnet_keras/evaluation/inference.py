@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from resnet_keras.data import flip_views
 from resnet_keras.data.augment import Flip
+from resnet_keras.distribution.replicas import Replicas
 from resnet_keras.folding import Folded
 from resnet_keras.layers import record_of
 from resnet_keras.precision import Precision, choose_precision
@@ -26,7 +27,12 @@ class _Traces:
 
 
 def batch_probabilities(
-    model: keras.Model, batches: Iterable[Any], *, flips: Flip, precision: Precision
+    model: keras.Model,
+    batches: Iterable[Any],
+    *,
+    flips: Flip,
+    precision: Precision,
+    replicas: Replicas,
 ) -> np.ndarray:
     """Returns the softmax of the logits in float32, averaged over the flips of each picture.
 
@@ -35,6 +41,7 @@ def batch_probabilities(
         batches: Pictures in [0, 255], `(batch, height, width, channels)` each.
         flips: Mirrored versions of each picture.
         precision: What the convolutions compute in.
+        replicas: Those of this process share each batch.
 
     Returns:
         Probabilities, `(pictures, classes)`.
@@ -43,18 +50,21 @@ def batch_probabilities(
     means = []
     for batch in batches:
         images = tf.convert_to_tensor(batch)
-        run = _traced(model, dtype, tf.TensorSpec((None, *images.shape[1:]), images.dtype))
+        spec = tf.TensorSpec((None, *images.shape[1:]), images.dtype)
+        run = _traced(model, dtype, spec, replicas=replicas)
         views = [np.asarray(run(view)) for view in flip_views(images, flips)]
         means.append(np.mean(views, axis=0))
-    return np.concatenate(means)
+    return np.concatenate(means) if means else np.zeros((0, 1), np.float32)
 
 
-def _traced(model: keras.Model, dtype: str, pictures: tf.TensorSpec) -> Traced:
+def _traced(
+    model: keras.Model, dtype: str, pictures: tf.TensorSpec, *, replicas: Replicas
+) -> Traced:
     """Returns the function from pixels to probabilities; it sees later changes of the weights."""
     if not hasattr(model, "inference_traces"):
         model.inference_traces = _Traces()
     recipe = record_of(model).recipe
-    key = (dtype, pictures, recipe.mean, recipe.std)
+    key = (dtype, pictures, recipe.mean, recipe.std, replicas)
     traces: dict[Any, Traced] = model.inference_traces.functions
     if key not in traces:
         folded = Folded(model, dtype=dtype)
@@ -62,5 +72,7 @@ def _traced(model: keras.Model, dtype: str, pictures: tf.TensorSpec) -> Traced:
         def probabilities(images: tf.Tensor) -> tf.Tensor:
             return tf.nn.softmax(tf.cast(folded(images), tf.float32))
 
-        traces[key] = tf.function(probabilities, input_signature=[pictures], autograph=False)
+        traces[key] = tf.function(
+            replicas.mapped(probabilities), input_signature=[pictures], autograph=False
+        )
     return traces[key]

@@ -16,6 +16,7 @@ from resnet_keras.data import Images
 from resnet_keras.data.augment import Flip
 from resnet_keras.data.decode import decode
 from resnet_keras.data.threads import decoding_pool
+from resnet_keras.distribution.replicas import replicas_of
 from resnet_keras.errors import DataError, DivergedError
 from resnet_keras.evaluation.inference import batch_probabilities
 from resnet_keras.evaluation.metrics import Evaluation
@@ -58,6 +59,7 @@ def evaluate(
     flips: Flip = "none",
     batch_size: int | None = None,
     precision: Precision = "auto",
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Evaluation:
     """Compares what a network says about pictures with their true classes.
 
@@ -69,6 +71,8 @@ def evaluate(
         batch_size: Pictures at a time; that of the part, or 32 for arrays, if None.
         precision: What the convolutions compute in: "float32", "bfloat16", or "auto": bfloat16
             where the hardware is faster in it. Batch norm is folded into them in any case.
+        strategy: What `get_strategy` returned: its workers and devices share the pictures, and
+            each worker gets the whole evaluation. None for one device.
 
     Returns:
         The evaluation, in the order of the pictures.
@@ -87,16 +91,22 @@ def evaluate(
     """
     _check_batch_size(batch_size)
     model_names = _class_names(model)
+    replicas = replicas_of(strategy or tf.distribute.get_strategy())
     if isinstance(images, tuple):
         pictures, labels = _checked_arrays(*images)
         names, class_names = tuple(map(str, range(len(labels)))), model_names
-        batches = tf.data.Dataset.from_tensor_slices(pictures).batch(batch_size or DEFAULT_BATCH)
+        own = pictures[replicas.workers.share(len(labels))]
+        batches = tf.data.Dataset.from_tensor_slices(own).batch(batch_size or DEFAULT_BATCH)
     else:
         labels, names, class_names = images.labels, images.names, images.class_names
         _check_classes(class_names, model_names)
-        sized = dataclasses.replace(images, batch_size=batch_size or images.batch_size)
+        own = images.subset(replicas.workers.share(len(images)))
+        sized = dataclasses.replace(own, batch_size=batch_size or images.batch_size)
         batches = sized.dataset().map(lambda pictures, _: pictures)
-    probabilities = batch_probabilities(model, batches, flips=flips, precision=precision)
+    probabilities = replicas.workers.gather_rows(
+        batch_probabilities(model, batches, flips=flips, precision=precision, replicas=replicas),
+        len(labels),
+    )
     return Evaluation(labels, probabilities, names=names, class_names=class_names)
 
 
@@ -147,6 +157,7 @@ def predict(
             "`sources` must be a list of pictures. Received: a single one; put it in []"
         )
     found: list[Prediction] = []
+    replicas = replicas_of(tf.distribute.get_strategy())
     for start in range(0, len(sources), batch_size):
         read = _read(model, sources[start : start + batch_size], start)
         errors = [picture for _, picture in read if isinstance(picture, DataError)]
@@ -156,7 +167,10 @@ def predict(
         rows: Iterator[np.ndarray] = iter(())
         if pictures:
             batch = np.stack(pictures)
-            rows = iter(batch_probabilities(model, [batch], flips=flips, precision=precision))
+            probabilities = batch_probabilities(
+                model, [batch], flips=flips, precision=precision, replicas=replicas
+            )
+            rows = iter(probabilities)
         found.extend(_predictions(model, read, rows))
     return found
 

@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.data import Images
+from resnet_keras.data import Augmentation, Images
 from resnet_keras.training.cache import Activations
+from resnet_keras.training.sharing import Sharing
 
-# Selects the inputs of some pictures in some views: (indices, views) -> (batch, ...).
-Fetch = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Arrays = tuple[np.ndarray, ...]
+# Selects the inputs of some pictures: (epoch, indices, views) -> arrays of one row a picture.
+Fetch = Callable[[int, np.ndarray, np.ndarray], Arrays]
+
+
+class Batch(NamedTuple):
+    """What the replicas of this process see in a step, one after the other.
+
+    Args:
+        inputs: Of the network, `(k, ...)` each.
+        targets: One-hot, `(k, classes)`.
+        weights: 1 for a picture and 0 for what only fills the batch, `(k,)`.
+    """
+
+    inputs: tuple[Any, ...]
+    targets: Any
+    weights: Any
 
 
 class Feed:
@@ -22,13 +38,11 @@ class Feed:
     Args:
         labels: Class of each picture.
         num_classes: Number of classes.
-        fetch: Selects inputs by picture and view.
-        spec: Shape and type of one picture's input.
-        batch_size: Pictures a step; the last step of an epoch has what is left.
+        fetch: Selects inputs by epoch, picture and view.
+        specs: Shape and type of one picture's inputs.
+        sharing: Which pictures a step has, and which of them this process sees.
         seed: Of the order; each phase has its own.
         views: Number of views that each picture goes through, one an epoch.
-        drop_remainder: Whether an epoch leaves out what is left, so that all steps have one
-            shape; as the order changes, it is other pictures in each.
 
     Raises:
         ValueError: If there would be no step.
@@ -40,35 +54,28 @@ class Feed:
         num_classes: int,
         fetch: Fetch,
         *,
-        spec: tf.TensorSpec,
-        batch_size: int,
+        specs: tuple[tf.TensorSpec, ...],
+        sharing: Sharing,
         seed: tuple[int, ...],
         views: int = 1,
-        drop_remainder: bool = False,
     ) -> None:
-        if drop_remainder and len(labels) < batch_size:
-            raise ValueError(
-                "With `drop_remainder` there must be as many pictures as a batch has. Received: "
-                f"{len(labels)} pictures, batch_size={batch_size}"
-            )
         self.epoch = 0
-        self.steps = len(labels) // batch_size if drop_remainder else -(-len(labels) // batch_size)
-        self.batch_size = batch_size
+        self.sharing = sharing
+        self.steps = sharing.steps
         self.targets = np.eye(num_classes, dtype=np.float32)[labels]
-        self._fetch, self._spec = fetch, spec
-        self._static_size = batch_size if drop_remainder else None
+        self._fetch, self.specs = fetch, specs
         self._failure: Exception | None = None
         self._seed, self._views = seed, views
         # Every picture starts at a view of its own and takes the next one each epoch.
         self._first_view = np.random.default_rng(seed).integers(views, size=len(labels))
-        self._orders = functools.lru_cache(maxsize=2)(self._shuffled)
-
-    def _shuffled(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((*self._seed, epoch)).permutation(len(self.targets))
+        self._orders = functools.lru_cache(maxsize=2)(
+            lambda epoch: sharing.order((*self._seed, epoch))
+        )
 
     def order(self, epoch: int) -> np.ndarray:
-        """Returns all pictures in the order in which the steps of an epoch take them."""
-        return self._orders(epoch)
+        """Returns the pictures of each step of an epoch, `(steps, batch)`; -1 for none."""
+        order: np.ndarray = self._orders(epoch)
+        return order
 
     def views(self, epoch: int, indices: np.ndarray) -> np.ndarray:
         """Returns the view in which an epoch sees each of some pictures."""
@@ -76,22 +83,23 @@ class Feed:
         return views
 
     def indices(self, epoch: int, step: int) -> np.ndarray:
-        """Returns which pictures a step sees."""
-        return self.order(epoch)[step * self.batch_size : (step + 1) * self.batch_size]
+        """Returns which pictures a step sees, in all processes together."""
+        row: np.ndarray = self.order(epoch)[step]
+        return row[row >= 0]
 
-    def count(self, first: int, last: int) -> int:
-        """Returns how many pictures the steps from `first` to before `last` see together."""
-        return min(last * self.batch_size, len(self.targets)) - first * self.batch_size
-
-    def batch(self, epoch: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns inputs and one-hot targets of a step."""
-        indices = self.indices(epoch, step)
-        return self._fetch(indices, self.views(epoch, indices)), self.targets[indices]
+    def batch(self, epoch: int, step: int) -> Batch:
+        """Returns what the replicas of this process see in a step."""
+        indices = self.sharing.own(self.order(epoch)[step])
+        real = indices >= 0
+        chosen = indices[real]
+        found = self._fetch(epoch, chosen, self.views(epoch, chosen))
+        inputs = tuple(_spread(values, real) for values in found)
+        return Batch(inputs, _spread(self.targets[chosen], real), real.astype(np.float32))
 
     def close(self) -> None:
         """Lets go of the inputs: TensorFlow keeps the function that reads them for longer."""
 
-        def gone(indices: np.ndarray, views: np.ndarray) -> np.ndarray:
+        def gone(epoch: int, indices: np.ndarray, views: np.ndarray) -> Arrays:
             raise RuntimeError("the phase of this feed is over")
 
         self._fetch = gone
@@ -99,23 +107,26 @@ class Feed:
     def dataset(self, first_step: int = 0) -> tf.data.Dataset:
         """Returns the steps of the current epoch from `first_step` on, read when iterated."""
 
-        def read(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def read(step: np.ndarray) -> Arrays:
             try:
-                return self.batch(self.epoch, int(step))
+                inputs, *others = self.batch(self.epoch, int(step))
             except Exception as error:
                 self._failure = error
                 raise
+            return (*inputs, *others)
 
-        def load(step: Any) -> tuple[Any, Any]:
-            kinds = (self._spec.dtype, tf.float32)
-            inputs, targets = tf.numpy_function(read, [step], kinds)
-            inputs.set_shape((self._static_size, *self._spec.shape))
-            targets.set_shape((self._static_size, self.targets.shape[1]))
-            return inputs, targets
+        targets = tf.TensorSpec(self.targets.shape[1:], tf.float32)
+        specs = (*self.specs, targets, tf.TensorSpec((), tf.float32))
+
+        def load(step: Any) -> Batch:
+            values = tf.numpy_function(read, [step], [spec.dtype for spec in specs])
+            for value, spec in zip(values, specs, strict=True):
+                value.set_shape((self.sharing.static_size, *spec.shape))
+            return Batch(tuple(values[:-2]), *values[-2:])
 
         return tf.data.Dataset.range(first_step, self.steps).map(load).prefetch(2)
 
-    def batches(self, first_step: int = 0) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    def batches(self, first_step: int = 0) -> Iterator[Batch]:
         """Yields the steps of the current epoch from `first_step` on.
 
         Raises:
@@ -130,34 +141,51 @@ class Feed:
             raise (self._failure or error) from None
 
 
-def picture_feed(images: Images, *, seed: tuple[int, ...], drop_remainder: bool = False) -> Feed:
-    """Returns a feed of the pictures themselves, uint8; the arguments are those of `Feed`."""
+def _spread(values: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Returns the values at the places of real pictures, zeros at the others."""
+    if real.all():
+        return values
+    spread = np.zeros((len(real), *values.shape[1:]), values.dtype)
+    spread[real] = values
+    return spread
+
+
+def picture_feed(
+    images: Images, augmentation: Augmentation, *, sharing: Sharing, seed: tuple[int, ...]
+) -> Feed:
+    """Returns a feed of pictures, uint8, with the draws by which each epoch varies them."""
+    draws = functools.lru_cache(maxsize=2)(
+        lambda epoch: augmentation.draws((*seed, epoch), len(images))
+    )
+    width = draws(0).shape[1]
+
+    def fetch(epoch: int, indices: np.ndarray, views: np.ndarray) -> Arrays:
+        return images.pictures(indices), draws(epoch)[indices]
+
     return Feed(
         images.labels,
         len(images.class_names),
-        lambda indices, views: images.pictures(indices),
-        spec=tf.TensorSpec(images.shape, tf.uint8),
-        batch_size=images.batch_size,
+        fetch,
+        specs=(tf.TensorSpec(images.shape, tf.uint8), tf.TensorSpec((width,), tf.float32)),
+        sharing=sharing,
         seed=seed,
-        drop_remainder=drop_remainder,
     )
 
 
 def cached_feed(
-    images: Images,
-    activations: Activations,
-    *,
-    seed: tuple[int, ...],
-    drop_remainder: bool = False,
+    images: Images, activations: Activations, *, sharing: Sharing, seed: tuple[int, ...]
 ) -> Feed:
     """Returns a feed of rows for `Activations.inputs`, a view an epoch for each picture."""
+
+    def fetch(epoch: int, indices: np.ndarray, views: np.ndarray) -> Arrays:
+        return (activations.batch(indices, views),)
+
     return Feed(
         images.labels,
         len(images.class_names),
-        activations.batch,
-        spec=tf.TensorSpec((activations.packing.row_bytes,), tf.uint8),
-        batch_size=images.batch_size,
+        fetch,
+        specs=(tf.TensorSpec((activations.packing.row_bytes,), tf.uint8),),
+        sharing=sharing,
         seed=seed,
         views=activations.views,
-        drop_remainder=drop_remainder,
     )

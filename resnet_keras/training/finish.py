@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 
 from resnet_keras.atomic import atomic_path
-from resnet_keras.data.augment import Flip
 from resnet_keras.errors import RunError
 from resnet_keras.evaluation import Evaluation, evaluate, write_report
 from resnet_keras.layers import record_of
@@ -16,18 +15,30 @@ MODEL_FILE = "model.keras"
 METRICS_JSON = "metrics.json"
 
 
-def finish_run(run: Run, *, flips: Flip) -> tuple[Evaluation | None, Evaluation | None]:
+def finish_run(run: Run) -> tuple[Evaluation | None, Evaluation | None]:
     """Evaluates the model and writes what the run folder promises.
 
     Returns:
         The evaluations of the validation part and of the test part; None for a missing part.
     """
-    parts = (run.data.val, run.data.test)
     found = [
-        evaluate(run.model, part, flips=flips, precision=run.settings.precision) if part else None
-        for part in parts
-    ]
+        evaluate(
+            run.model, part, flips=run.settings.flips, precision=run.settings.inputs.precision,
+            strategy=run.replicas.strategy,
+        ) if part else None
+        for part in (run.data.val, run.data.test)
+    ]  # fmt: skip
     validation, test = found
+
+    def write() -> bytes:
+        _write(run, validation, test)
+        return b""
+
+    run.replicas.workers.lead(write)
+    return validation, test
+
+
+def _write(run: Run, validation: Evaluation | None, test: Evaluation | None) -> None:
     with atomic_path(run.folder / MODEL_FILE, RunError) as temporary:
         run.model.save(temporary)
     metrics = {
@@ -38,10 +49,10 @@ def finish_run(run: Run, *, flips: Flip) -> tuple[Evaluation | None, Evaluation 
     }
     runs.write_json(run.folder / METRICS_JSON, metrics)
     _report(run, test or validation)
-    if not run.settings.cache.shared:
-        shutil.rmtree(run.settings.cache.folder, ignore_errors=True)
+    cache = run.settings.inputs.cache
+    if not cache.shared:
+        shutil.rmtree(cache.folder, ignore_errors=True)
     runs.write_manifest(run.folder)
-    return validation, test
 
 
 def _report(run: Run, evaluation: Evaluation | None) -> None:
@@ -55,8 +66,8 @@ def _report(run: Run, evaluation: Evaluation | None) -> None:
         "Phases": ", ".join(
             f"{plan.phase.start} {plan.phase.epochs}" for plan in run.settings.plans
         ),
-        "Precision": run.settings.cache.dtype,
-        "Seed": str(run.settings.seed),
+        "Precision": run.settings.inputs.cache.dtype,
+        "Seed": str(run.settings.inputs.seed),
     }
     write_report(
         run.folder,

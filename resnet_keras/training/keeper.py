@@ -13,6 +13,7 @@ import numpy as np
 from resnet_keras.errors import DivergedError
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.training.feed import Feed
+from resnet_keras.training.loop import Sums
 from resnet_keras.training.optimizers import averaged
 from resnet_keras.training.plan import PhasePlan
 from resnet_keras.training.runs import write_csv
@@ -57,20 +58,18 @@ class Keeper:
         self._trainer, self._progress = trainer, run.progress
         self._best: dict[str, np.ndarray] | None = None
         self._written = self._listed = self._clock = time.monotonic()
-        self._before: dict[str, float] = {}
 
     def start_epoch(self, epoch: int) -> int:
         """Returns the first step of an epoch; an interrupted one goes on where it stopped."""
         if (self._progress.phase, self._progress.epoch) != (self._plan.index, epoch):
             self._progress.start_epoch(self._plan.index, epoch)
-        self._before = dict(self._progress.sums)
         self._run.display.start_epoch(epoch, self._progress.step)
         self._clock = time.monotonic()
         return self._progress.step
 
-    def count(self, steps: int, means: dict[str, float]) -> None:
-        """Counts steps, with the means since the epoch began here; leaves if a signal came."""
-        self._add(steps, means)
+    def count(self, steps: int, sums: Sums) -> None:
+        """Counts steps, with the sums over their pictures; leaves if a signal came."""
+        self._add(steps, sums)
         self._run.display.step(steps)
         if self._progress.step == self._feed.steps:
             return  # the epoch ends at once, with a checkpoint of its own
@@ -80,16 +79,11 @@ class Keeper:
         if time.monotonic() - self._written > CHECKPOINT_SECONDS:
             self._save()
 
-    def _add(self, steps: int, means: dict[str, float]) -> None:
+    def _add(self, steps: int, sums: Sums) -> None:
         progress = self._progress
-        if not math.isfinite(means["loss"]):
-            raise DivergedError(self._divergence(means["loss"]))
-        pictures = self._feed.count(progress.step, progress.step + steps)
-        counted = progress.sums.get("pictures", 0) + pictures
-        # The means are those since the epoch began here, which after a resume is not its start.
-        here = counted - self._before.get("pictures", 0)
-        progress.sums = {name: self._before.get(name, 0) + means[name] * here for name in METRICS}
-        progress.sums["pictures"] = counted
+        if not math.isfinite(sums["loss"]):
+            raise DivergedError(self._divergence(sums["loss"]))
+        progress.sums = {name: progress.sums.get(name, 0.0) + sums[name] for name in sums}
         progress.step += steps
         now = time.monotonic()
         progress.seconds, self._clock = progress.seconds + now - self._clock, now
@@ -123,7 +117,8 @@ class Keeper:
         if last or stopped or now - self._written > EPOCH_CHECKPOINT_SECONDS:
             self._save(between_phases=last)
         if last or stopped or now - self._listed > CSV_SECONDS:
-            write_csv(self._run.folder / METRICS_CSV, self._progress.history)
+            if self._run.replicas.workers.is_chief:
+                write_csv(self._run.folder / METRICS_CSV, self._progress.history)
             self._listed = now
         if stopped:
             self._leave()

@@ -5,23 +5,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import keras
+import tensorflow as tf
 
 from resnet_keras.data import Augmentation, ImageData
 from resnet_keras.data.augment import Flip
+from resnet_keras.distribution.placement import placed, returned
+from resnet_keras.distribution.replicas import Replicas, replicas_of
+from resnet_keras.distribution.strategies import StrategyName, describe, get_strategy
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.layers import record_of, set_record
 from resnet_keras.precision import Precision, choose_precision
-from resnet_keras.training import runs
 from resnet_keras.training.display import Display
 from resnet_keras.training.finish import finish_run
 from resnet_keras.training.keeper import MONITORS
 from resnet_keras.training.optimizers import Phase
 from resnet_keras.training.packing import Bits
+from resnet_keras.training.parts import Inputs
 from resnet_keras.training.plan import CacheMode, CacheOptions, plan_phases
-from resnet_keras.training.run import Run, Settings
+from resnet_keras.training.run import Run, Settings, opened
 from resnet_keras.training.signals import stop_requests
 from resnet_keras.training.state import Row
 
@@ -64,6 +68,8 @@ def fine_tune(
     cache_dir: str | Path | None = None,
     views: int | None = None,
     drop_remainder: bool = False,
+    strategy: tf.distribute.Strategy | StrategyName = "auto",
+    jit_compile: bool | None = None,
     monitor: Literal["accuracy", "balanced_accuracy", "f1", "loss"] = "accuracy",
     flips: Flip = "none",
     seed: int = 0,
@@ -99,6 +105,10 @@ def fine_tune(
             three per flip if it varies more than that.
         drop_remainder: Whether the last, short batch of each epoch is left out, so that all
             shapes are static.
+        strategy: Devices and processes that train together, as `get_strategy` returns or names
+            them. The data's `batch_size` is that of all of them together, and what they compute
+            is what one device would, but for the last bits.
+        jit_compile: Whether XLA compiles the steps, all of one shape then; None for on a GPU.
         monitor: Metric of the validation part that decides which epoch is the best.
         flips: Flips whose probabilities are averaged in the final evaluations.
         seed: Of order, augmentation and dropout.
@@ -112,6 +122,7 @@ def fine_tune(
     Raises:
         ValueError: If an argument is out of range or the classes do not match.
         RunError: If the run folder cannot be used or written, or is in use already.
+        WorkersError: If the processes of the run differ, or lose each other.
         DivergedError: If the loss is no longer finite; the last good checkpoint stays.
 
     Example:
@@ -124,55 +135,83 @@ def fine_tune(
     augmentation = augmentation or Augmentation()
     views = _default_views(augmentation) if views is None else views
     _check(model, data, phases, views=views, monitor=monitor, cache_bits=cache_bits)
-    folder = Path(run_dir)
-    before = record_of(model)
+    replicas = replicas_of(_found(strategy))
+    compiled = _compiled(jit_compile, replicas)
+    folder, before = Path(run_dir), record_of(model)
     _adopt(model, data, folder.name)
-    chosen = choose_precision(precision, model)
-    options = CacheOptions(
-        cache,
-        views=views,
-        bits=cache_bits,
-        folder=Path(cache_dir) if cache_dir else folder / CACHE_FOLDER,
-        shared=cache_dir is not None,
-        dtype=chosen.dtype,
-    )
-    plans = plan_phases(model, data, phases, options=options)
-    config = {
-        "weights": before.to_dict(),
+    display = Display(quiet=quiet)
+    with replicas.together():
+        chosen = choose_precision(precision, model)
+        options = CacheOptions(
+            cache,
+            views=views,
+            bits=cache_bits,
+            folder=Path(cache_dir) if cache_dir else folder / CACHE_FOLDER,
+            shared=cache_dir is not None,
+            dtype=replicas.workers.lead(chosen.dtype.encode).decode(),
+        )
+        inputs = Inputs(
+            data,
+            augmentation,
+            cache=options,
+            precision=precision,
+            drop_remainder=drop_remainder,
+            static=compiled,
+            seed=seed,
+        )
+        plans = plan_phases(model, data, phases, options=options, workers=replicas.workers)
+        settings = Settings(plans, inputs, monitor=monitor, flips=flips, jit_compile=compiled)
+        display.say(f"strategy: {describe(replicas.strategy)}")
+        display.say(f"precision: {chosen}")
+        config = {"weights": before.to_dict(), **_config(model, settings)}
+        with opened(folder, config, settings, replicas=replicas, resume=resume, force=force):
+            copy = placed(model, replicas)
+            with stop_requests() as stop:
+                run = Run(
+                    copy, settings, folder=folder, replicas=replicas, display=display, stop=stop
+                )
+                run.train()
+            # From here on nothing can be lost: a signal may act at once.
+            evaluations = finish_run(run)
+        returned(copy, model)
+    return FineTuneResult(model, folder, run.progress.history, *evaluations)
+
+
+def _found(strategy: tf.distribute.Strategy | StrategyName) -> tf.distribute.Strategy:
+    named = isinstance(strategy, str)
+    return get_strategy(cast(StrategyName, strategy), quiet=True) if named else strategy
+
+
+def _compiled(wanted: bool | None, replicas: Replicas) -> bool:
+    if wanted and replicas.count > 1:
+        raise ValueError(
+            "`jit_compile` must be False or None where several devices train together, which "
+            f"TensorFlow does not compile. Received: jit_compile=True for {replicas.count} devices"
+        )
+    # XLA halves the speed of training on CPU.
+    on_gpu = replicas.count == 1 and bool(tf.config.list_physical_devices("GPU"))
+    return on_gpu if wanted is None else wanted
+
+
+def _config(model: keras.Model, settings: Settings) -> dict[str, Any]:
+    """Returns what a run is made of, besides its weights, and must be again to be resumed."""
+    inputs = settings.inputs
+    data, cache = inputs.data, inputs.cache
+    return {
         "data": {"fingerprint": data.fingerprint, "classes": list(data.class_names)},
         "recipe": record_of(model).recipe.to_dict(),
         "batch_size": data.train.batch_size,
-        "phases": [dataclasses.asdict(phase) for phase in phases],
-        "augmentation": dataclasses.asdict(augmentation),
-        "precision": chosen.dtype,
-        "views": views,
-        "cache_bits": cache_bits,
-        "drop_remainder": drop_remainder,
-        "cached": [plan.cache is not None for plan in plans],
-        "monitor": monitor,
-        "flips": flips,
-        "seed": seed,
+        "phases": [dataclasses.asdict(plan.phase) for plan in settings.plans],
+        "augmentation": dataclasses.asdict(inputs.augmentation),
+        "precision": cache.dtype,
+        "views": cache.views,
+        "cache_bits": cache.bits,
+        "drop_remainder": inputs.drop_remainder,
+        "cached": [plan.cache is not None for plan in settings.plans],
+        "monitor": settings.monitor,
+        "flips": settings.flips,
+        "seed": inputs.seed,
     }
-    settings = Settings(
-        plans,
-        augmentation,
-        cache=options,
-        precision=precision,
-        drop_remainder=drop_remainder,
-        monitor=monitor,
-        seed=seed,
-    )
-    display = Display(quiet=quiet)
-    display.say(f"precision: {chosen}")
-    with runs.only_one(folder):
-        runs.open_run(folder, config, resume=resume, force=force)
-        runs.write_json(folder / "environment.json", runs.environment(seed, data.fingerprint))
-        with stop_requests() as stop:
-            run = Run(model, data, settings, folder=folder, display=display, stop=stop)
-            run.train()
-        # From here on nothing can be lost: a signal may act at once.
-        evaluations = finish_run(run, flips=flips)
-    return FineTuneResult(model, folder, run.progress.history, *evaluations)
 
 
 def _check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import keras
 
 from resnet_keras.data import ImageData
 from resnet_keras.data.memory import available_memory
+from resnet_keras.distribution.workers import ALONE, Workers
 from resnet_keras.stages import Boundary, check_start, freeze, stage_summary, unfreeze
 from resnet_keras.training.cache import activation_bytes
 from resnet_keras.training.costs import Costs, frozen_parts, seconds_per_mac
@@ -90,13 +92,19 @@ class PhasePlan:
 
 
 def plan_phases(
-    model: keras.Model, data: ImageData, phases: Sequence[Phase], *, options: CacheOptions
+    model: keras.Model,
+    data: ImageData,
+    phases: Sequence[Phase],
+    *,
+    options: CacheOptions,
+    workers: Workers = ALONE,
 ) -> list[PhasePlan]:
     """Decides for each phase whether, and where, its frozen part is cached.
 
     Of all ways to cache some phases and not others that fit, the one with the least work is
     taken; work is counted in multiply-adds, so that the choice does not depend on the load of the
-    machine, and shown in seconds, which a short measurement estimates.
+    machine, and shown in seconds, which a short measurement estimates. Several processes do as
+    the chief decides.
     """
     for phase in phases:
         check_start(model, phase.start)
@@ -113,8 +121,11 @@ def plan_phases(
         else 0
         for phase, size in zip(phases, sizes, strict=True)
     ]
-    cached, home = _choose(costs, room, options)
-    rate = seconds_per_mac(options.dtype)
+    decided = workers.lead(
+        lambda: json.dumps(_choose(costs, room, options, workers=workers)).encode()
+    )
+    cached, home = json.loads(decided)
+    rate = seconds_per_mac(options.dtype) / workers.count
     return [
         PhasePlan(
             index,
@@ -142,7 +153,7 @@ def _image_size(model: keras.Model, phase: Phase, data: ImageData) -> int:
 
 
 def _choose(
-    costs: Costs, room: Sequence[int], options: CacheOptions
+    costs: Costs, room: Sequence[int], options: CacheOptions, *, workers: Workers
 ) -> tuple[Sequence[bool], Home | None]:
     """Returns which phases are cached, and where."""
     possible = [phase.boundary is not None for phase in costs.phases]
@@ -152,10 +163,12 @@ def _choose(
         return possible, options.mode
     choices = itertools.product(*[(False, True) if each else (False,) for each in possible])
     fitting = [
-        choice for choice in choices if _saves(choice, costs) and _home(choice, room, options)
+        choice
+        for choice in choices
+        if _saves(choice, costs) and _home(choice, room, options, workers=workers)
     ]
     best = min(fitting, key=costs.total)
-    return best, _home(best, room, options)
+    return best, _home(best, room, options, workers=workers)
 
 
 def _saves(cached: Sequence[bool], costs: Costs) -> bool:
@@ -169,10 +182,13 @@ def _saves(cached: Sequence[bool], costs: Costs) -> bool:
     return live - costs.total(cached) >= WORTHWHILE * own
 
 
-def _home(cached: Sequence[bool], room: Sequence[int], options: CacheOptions) -> Home | None:
+def _home(
+    cached: Sequence[bool], room: Sequence[int], options: CacheOptions, *, workers: Workers
+) -> Home | None:
     """Returns where the activations of the phases fit together; None if nowhere."""
     needed = sum(size for size, kept in zip(room, cached, strict=True) if kept)
-    if not options.shared and needed <= MEMORY_SHARE * available_memory():
+    # Each process keeps its own share in memory; on disk they all may share a folder.
+    if not options.shared and needed <= MEMORY_SHARE * available_memory() * workers.count:
         return "memory"
     folder = options.folder.absolute()
     existing = next(path for path in (folder, *folder.parents) if path.exists())

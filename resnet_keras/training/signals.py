@@ -25,6 +25,10 @@ class StopRequest:
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
+    def join(self) -> None:
+        """Takes over a request that came to another process of the run."""
+        self.signal = self.signal or signal.SIGTERM
+
     def leave(self) -> None:
         """Ends the run as the signal asked, if one came.
 

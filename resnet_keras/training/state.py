@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
+from resnet_keras.distribution.workers import ALONE, Workers
 from resnet_keras.errors import DivergedError, RunError, WeightsError
 from resnet_keras.layers import record_of, set_record
 from resnet_keras.weights import read_tensors, write_tensors
@@ -83,11 +87,15 @@ class Checkpoints:
     A checkpoint holds the weights of the model, the variables of the optimizer, the state of
     random draws and the `Progress`. The one before stays until the new one is complete.
 
+    Only the chief of several processes reads and writes; what it read goes to all.
+
     Args:
         folder: The folder `checkpoints` of the run.
+        workers: The processes of the run.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: Workers = ALONE) -> None:
+        self._workers = workers
         self._last = folder / "last.safetensors"
         self._previous = folder / "previous.safetensors"
         self._next = folder / "next.safetensors"
@@ -106,6 +114,8 @@ class Checkpoints:
                 f"The weights must stay finite, but {len(broken)} tensors, {broken[0]} among them, "
                 "no longer are: lower the learning rate; the last good checkpoint is kept."
             )
+        if not self._workers.is_chief:
+            return
         if trainer is not None:
             for name, variables in _training_variables(trainer).items():
                 for index, variable in enumerate(variables):
@@ -118,6 +128,8 @@ class Checkpoints:
 
     def save_best(self, tensors: dict[str, np.ndarray], model: keras.Model) -> None:
         """Writes the best weights so far."""
+        if not self._workers.is_chief:
+            return
         named = {f"model/{name}": value for name, value in tensors.items()}
         write_tensors(self.best, named, record=record_of(model))
 
@@ -130,24 +142,50 @@ class Checkpoints:
         Raises:
             RunError: If there are checkpoints, but none that is whole.
         """
-        found = [path for path in (self._last, self._previous) if path.exists()]
+        with self._from_chief(self._newest) as path:
+            if path is None:
+                return None
+            tensors, record, extra = read_tensors(path)
+        set_record(model, record)
+        assign_tensors(model, _under("model", tensors))
+        return Progress(**json.loads(extra["progress"])), tensors
+
+    def _newest(self) -> Path | None:
+        """Returns the newest whole checkpoint."""
         errors = []
-        for path in found:
+        for path in (self._last, self._previous):
             try:
-                tensors, record, extra = read_tensors(path)
+                if path.exists():
+                    read_tensors(path)
+                    return path
             except WeightsError as error:
                 errors.append(str(error))
-                continue
-            set_record(model, record)
-            assign_tensors(model, _under("model", tensors))
-            return Progress(**json.loads(extra["progress"])), tensors
         if errors:
             raise RunError(f"No checkpoint of the run can be read: {' '.join(errors)}")
         return None
 
+    @contextlib.contextmanager
+    def _from_chief(self, choose: Callable[[], Path | None]) -> Iterator[Path | None]:
+        """Yields a file with what is in the one that the chief chose, if it chose one."""
+        if self._workers.count == 1:
+            yield choose()
+            return
+
+        def read() -> bytes:
+            path = choose()
+            return path.read_bytes() if path else b""
+
+        content = self._workers.lead(read)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "checkpoint.safetensors"
+            path.write_bytes(content)
+            yield path if content else None
+
     def load_best(self, model: keras.Model) -> None:
         """Puts the best weights back into the model."""
-        assign_tensors(model, _under("model", read_tensors(self.best)[0]))
+        with self._from_chief(lambda: self.best) as path:
+            assert path is not None
+            assign_tensors(model, _under("model", read_tensors(path)[0]))
 
 
 def restore_training(trainer: keras.Model, tensors: dict[str, np.ndarray]) -> None:
