@@ -8,9 +8,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
+
+from resnet_keras.distribution.cluster import Cluster
+
+if TYPE_CHECKING:
+    from resnet_keras.distribution.strategies import StrategyName
 
 Flips = Literal["none", "horizontal", "vertical", "both"]
 OnBadImage = Literal["error", "skip"]
@@ -49,14 +54,25 @@ def _silent_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def import_tensorflow() -> None:
-    """Imports TensorFlow and Keras without their greetings."""
+def import_tensorflow(strategy: StrategyName = "none", join_seconds: float = 300.0) -> Any:
+    """Imports TensorFlow and Keras without their greetings, and finds the devices.
+
+    Returns:
+        The strategy of this process.
+    """
+    if strategy in ("auto", "multiworker") and (cluster := Cluster.from_environment()):
+        name = cluster.name(cluster.index)
+        print(f"{name} waits for {cluster.count} workers to be there", file=sys.stderr)
     with _silent_stderr():
         import keras
         import tensorflow as tf
 
+        from resnet_keras.distribution.strategies import get_strategy
+
+        found = get_strategy(strategy, join_seconds=join_seconds, quiet=True)
         tf.constant(0)  # the devices are looked for now, and the messages about them come now
         keras.backend.clear_session()
+    return found
 
 
 def print_json(values: Any) -> None:

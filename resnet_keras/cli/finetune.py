@@ -136,6 +136,16 @@ def finetune(
             rich_help_panel=RUN,
         ),
     ] = None,
+    strategy: Annotated[
+        Literal["auto", "none", "mirrored", "multiworker", "tpu"],
+        Option(
+            help="Devices and processes that train together; auto takes what it finds.",
+            rich_help_panel=RUN,
+        ),
+    ] = "auto",
+    join_seconds: Annotated[
+        float, Option(min=1.0, help="How long workers wait for each other.", rich_help_panel=RUN)
+    ] = 300.0,
     flips: FlipsOption = "none",
     seed: Annotated[int, Option(min=0, rich_help_panel=RUN)] = 0,
     resume: Annotated[
@@ -152,10 +162,11 @@ def finetune(
 
     Example: resnet-keras finetune photos/ --epochs 10 --on-bad-image skip
     """
-    import_tensorflow()
+    devices = import_tensorflow(strategy, join_seconds)
     import keras
 
     from resnet_keras import Augmentation, Phase, build_resnet, fine_tune, load_images
+    from resnet_keras.distribution.replicas import replicas_of
     from resnet_keras.weights import read_weights, resolve
 
     keras.utils.set_random_seed(seed)
@@ -204,12 +215,14 @@ def finetune(
         cache_dir=cache_dir,
         views=views,
         monitor=monitor,
+        strategy=devices,
         flips=flips,
         seed=seed,
         resume=resume,
         force=force,
     )
-    finish(result, data, export=export)
+    if replicas_of(devices).workers.is_chief:
+        finish(result, data, export=export)
 
 
 def default_name(source: str) -> str:
