@@ -63,7 +63,7 @@ def _replica() -> Any:
 
 
 class Statistics(NamedTuple):
-    """What a batch says about each channel.
+    """What a batch says about each channel, in float64 on TensorFlow, else float32.
 
     Args:
         count: Sum of the weights of all positions, `(1,)`.
@@ -81,11 +81,12 @@ def batch_statistics(
 ) -> Statistics:
     """Returns count, mean and variance of each channel over the pictures that count.
 
-    Squares are taken about the mean of their replica, and replicas are merged by the distance of
-    their means, so no digits are lost where a mean is large beside its deviation.
+    What a picture adds is computed from that picture alone, and summed up in float64: so the
+    rounded result, and that of the gradient, does not depend on how the pictures are split over
+    replicas. In float32 the last bits do, and training on batch statistics magnifies them.
 
     Args:
-        features: `(batch, ..., channels)` or with the channels elsewhere, in float32 or float64.
+        features: float32 `(batch, ..., channels)` or with the channels elsewhere.
         axis: That of the channels, not the first.
         weights: `(batch,)`, at least 0; None counts all pictures alike.
         synchronized: Whether the batch of all replicas is meant, not that of this one.
@@ -102,29 +103,49 @@ def batch_statistics(
     counts, means = rows[:, :1], rows[:, 1 : channels + 1]
     count = ops.sum(counts, axis=0)
     mean = ops.sum(counts * means, axis=0) / _divisor(count)
+    # Replicas are merged by the distance of their means: no digits are lost if these are large.
     squares = rows[:, channels + 1 :] + counts * ops.square(means - mean)
     return Statistics(count, mean, ops.sum(squares, axis=0) / _divisor(count))
 
 
+def per_picture(values: Any, features: Any, *, axis: int) -> Any:
+    """Returns values of channels for each picture, in float32, to be broadcast over positions.
+
+    The gradient of the values is then a sum over positions in float32, and over pictures in the
+    type of the values.
+
+    Args:
+        values: `(channels,)`.
+        features: What they meet, `(batch, ...)`.
+        axis: That of the channels.
+    """
+    shape = [1] * len(features.shape)
+    shape[axis] = values.shape[0]
+    batch = ops.shape(features)[0]
+    return ops.cast(ops.broadcast_to(ops.reshape(values, shape), (batch, *shape[1:])), "float32")
+
+
 def _row(features: Any, axis: int, weights: Any) -> Any:
     """Returns count, means and sums of squared deviations, `(1 + 2 * channels,)`."""
-    shape, dtype = ops.shape(features), features.dtype
+    shape, dtype = ops.shape(features), wide_dtype()
     positions = [n for n in range(1, len(shape)) if n != axis]
-    weights = ops.ones(shape[:1], dtype) if weights is None else ops.cast(weights, dtype)
     size = ops.cast(math.prod(shape[n] for n in positions), dtype)
-    count = ops.reshape(ops.sum(weights) * size, (1,))
+    weights = ops.ones(shape[:1], dtype) if weights is None else ops.cast(weights, dtype)
+    weights = weights[:, None]
+    mean = ops.mean(features, axis=positions, keepdims=True) if positions else features
+    squares = ops.square(features - mean)
+    squares = ops.sum(squares, axis=positions) if positions else squares
+    means = ops.cast(ops.reshape(mean, (-1, features.shape[axis])), dtype)
+    count = ops.sum(weights)
+    mean = ops.sum(means * weights, axis=0) / _divisor(count)
+    squares = ops.cast(squares, dtype) + size * ops.square(means - mean)
+    squares = ops.sum(squares * weights, axis=0)
+    return ops.concatenate([ops.reshape(count * size, (1,)), mean, squares], axis=0)
 
-    def total(values: Any) -> Any:
-        # Weights meet the sums of pictures, which are small, not the features.
-        pictures = ops.sum(values, axis=positions) if positions else values
-        return ops.sum(pictures * weights[:, None], axis=0)
 
-    mean = total(features) / _divisor(count)
-    # The gradient of the squares by their own mean is 0.
-    centre = ops.reshape(
-        ops.stop_gradient(mean), [-1 if n == axis else 1 for n in range(len(shape))]
-    )
-    return ops.concatenate([count, mean, total(ops.square(features - centre))], axis=0)
+def wide_dtype() -> str:
+    """Returns the type of sums over pictures; JAX has no float64 unless it is switched on."""
+    return "float64" if keras.backend.backend() == "tensorflow" else "float32"
 
 
 def _divisor(count: Any) -> Any:

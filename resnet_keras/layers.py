@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from resnet_keras.batch_statistics import batch_statistics, picture_weights, replica_count
+from resnet_keras.batch_statistics import batch_statistics, per_picture, picture_weights
 from resnet_keras.records import Record
 
 PACKAGE = "resnet_keras"
@@ -63,8 +63,8 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     On TensorFlow, 4-D features with channels last go through the fused kernel; everything
     else takes Keras's own path, with the same outputs, gradients and moving statistics. Inside
-    `weighting`, and where replicas share their statistics, the statistics are those of the
-    pictures that count; where none does, the moving statistics are used, and kept.
+    `weighting`, and where it is synchronized, statistics are those of the pictures that count,
+    summed in float64; where none counts, the moving statistics are used, and kept.
 
     Args:
         fixed_statistics: Whether the moving statistics are used, and kept, in training too.
@@ -89,12 +89,11 @@ class BatchNorm(keras.layers.BatchNormalization):
                 or batch renorm.
         """
         training = bool(training and self.trainable and not self.fixed_statistics)
-        fused, weights = self._can_fuse(inputs, mask), picture_weights()
-        shared = self.synchronized and not (fused and replica_count() == 1)
-        if training and (shared or weights is not None):
+        weights = picture_weights()
+        if training and (self.synchronized or weights is not None):
             self._check_countable(mask)
             return self._call_counting(inputs, weights)
-        if fused:
+        if self._can_fuse(inputs, mask):
             return self._call_fused(inputs, training)
         return super().call(inputs, training=training, mask=mask)
 
@@ -119,53 +118,40 @@ class BatchNorm(keras.layers.BatchNormalization):
             )
 
     def _call_counting(self, inputs: Any, weights: Any) -> Any:
-        features = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        features = ops.cast(inputs, "float32")
         count, mean, variance = batch_statistics(
             features, axis=self.axis, weights=weights, synchronized=self.synchronized
         )
-        mean = ops.where(count > 0, mean, ops.convert_to_tensor(self.moving_mean))
-        variance = ops.where(count > 0, variance, ops.convert_to_tensor(self.moving_variance))
-        self._move_statistics(mean, variance, keep=ops.where(count > 0, self.momentum, 1.0))
-        if self._can_fuse(inputs, None):
-            return self._normalise_fused(inputs, mean, variance)
-        outputs = ops.batch_normalization(
-            features, mean, variance, self.axis, self.beta, self.gamma, self.epsilon
-        )
+        mean = ops.where(count > 0, mean, ops.cast(self.moving_mean, mean.dtype))
+        variance = ops.where(count > 0, variance, ops.cast(self.moving_variance, mean.dtype))
+        keep = ops.where(count > 0, self.momentum, ops.ones_like(count))
+        self._move_statistics(mean, variance, keep=keep)
+        scale = ops.rsqrt(variance + self.epsilon)
+        if self.scale:
+            scale = scale * ops.cast(self.gamma, scale.dtype)
+        mean, scale = (per_picture(value, features, axis=self.axis) for value in (mean, scale))
+        outputs = (features - mean) * scale
+        if self.center:
+            beta = ops.cast(self.beta, variance.dtype)
+            outputs = outputs + per_picture(beta, features, axis=self.axis)
         return ops.cast(outputs, self.compute_dtype)
 
-    def _normalise_fused(self, inputs: Any, mean: Any, variance: Any) -> Any:
-        # The kernel gives no gradient to statistics that it is handed: scale and offset, whose
-        # values are those of gamma and beta, carry it.
-        centre, spread = ops.stop_gradient(mean), ops.stop_gradient(variance)
-        inverse = ops.rsqrt(variance + self.epsilon)
-        scale = self.gamma * (inverse / ops.stop_gradient(inverse))
-        offset = self.beta - (mean - centre) * self.gamma * inverse
-        return self._kernel(inputs, scale, offset, statistics=(centre, spread))[0]
-
     def _call_fused(self, inputs: Any, training: bool) -> Any:
-        statistics = None if training else (self.moving_mean, self.moving_variance)
-        outputs, mean, variance, *_ = self._kernel(
-            inputs, self.gamma, self.beta, statistics=statistics
+        from tensorflow import raw_ops
+
+        statistics = ([], []) if training else (self.moving_mean, self.moving_variance)
+        outputs, mean, variance, *_ = raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ops.convert_to_tensor(self.gamma),
+            offset=ops.convert_to_tensor(self.beta),
+            mean=ops.convert_to_tensor(statistics[0], "float32"),
+            variance=ops.convert_to_tensor(statistics[1], "float32"),
+            epsilon=self.epsilon,
+            is_training=training,
         )
         if training:
             self._move_statistics(mean, self._biased(variance, inputs), keep=self.momentum)
         return outputs
-
-    def _kernel(
-        self, inputs: Any, scale: Any, offset: Any, *, statistics: tuple[Any, Any] | None
-    ) -> Any:
-        from tensorflow import raw_ops
-
-        mean, variance = statistics or ([], [])
-        return raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=ops.convert_to_tensor(scale),
-            offset=ops.convert_to_tensor(offset),
-            mean=ops.convert_to_tensor(mean, "float32"),
-            variance=ops.convert_to_tensor(variance, "float32"),
-            epsilon=self.epsilon,
-            is_training=statistics is None,
-        )
 
     def _biased(self, variance: Any, inputs: Any) -> Any:
         # The kernel returns the variance over N - 1, Keras keeps the one over N.
@@ -173,8 +159,9 @@ class BatchNorm(keras.layers.BatchNormalization):
         return variance * (count - 1) / count
 
     def _move_statistics(self, mean: Any, variance: Any, *, keep: Any) -> None:
-        self.moving_mean.assign(self.moving_mean * keep + mean * (1 - keep))
-        self.moving_variance.assign(self.moving_variance * keep + variance * (1 - keep))
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            kept = ops.cast(keep, moving.dtype)
+            moving.assign(moving * kept + ops.cast(value, moving.dtype) * (1 - kept))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the config that rebuilds this layer."""
