@@ -64,18 +64,21 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def comparison_table(results: Sequence[dict[str, Any]], *, title: str, caption: str) -> Table:
+def comparison_table(
+    results: Sequence[dict[str, Any]], *, title: str, caption: str, base: str = "stock"
+) -> Table:
     """Returns the table of the comparisons, a line for each program.
 
     Args:
         results: Each with `depth`, `case` and `comparisons`.
         title: Above it.
         caption: Below it.
+        base: Name of the first program, which the others are compared to.
     """
     table = new_table(title, caption)
     for name in ("depth", "case", "what", "program"):
         table.add_column(name)
-    for name in ("median", "stock / it", "range", "share of stock"):
+    for name in ("median", f"{base} / it", "range", f"share of {base}"):
         table.add_column(name, justify="right")
     for result in results:
         for comparison in result["comparisons"]:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from resnet_keras.builder import build_resnet as build_resnet
     from resnet_keras.data import Augmentation as Augmentation
     from resnet_keras.data import load_images as load_images
+    from resnet_keras.distribution.strategies import get_strategy as get_strategy
     from resnet_keras.evaluation import evaluate as evaluate
     from resnet_keras.evaluation import predict as predict
     from resnet_keras.export import export_model as export_model
@@ -31,6 +32,7 @@ _HOMES = {
     "build_resnet": "builder",
     "Augmentation": "data",
     "load_images": "data",
+    "get_strategy": "distribution.strategies",
     "evaluate": "evaluation",
     "predict": "evaluation",
     "export_model": "export",
@@ -63,6 +65,7 @@ __all__ = [  # noqa: RUF022  (in the order of a project's life)
     "split_at",
     "feature_pyramid",
     "stage_summary",
+    "get_strategy",
     "Phase",
     "fine_tune",
     "evaluate",

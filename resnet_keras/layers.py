@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -209,6 +210,14 @@ class ZeroPaddedChannels(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the config that rebuilds this layer."""
         return {**super().get_config(), "filters": self.filters}
+
+
+def counting_layers(model: keras.layers.Layer) -> Iterator[BatchNorm]:
+    """Yields the batch norms of a network, however nested, that train on batch statistics."""
+    for layer in getattr(model, "layers", ()):
+        if isinstance(layer, BatchNorm) and layer.trainable and not layer.fixed_statistics:
+            yield layer
+        yield from counting_layers(layer)
 
 
 def functional(inputs: Any, outputs: Any, *, name: str | None = None) -> keras.Model:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from resnet_keras.data import Augment, Augmentation
+from resnet_keras.distribution.sharing import Sharing
 from resnet_keras.layers import functional
 from resnet_keras.stages import boundary_layer
 from resnet_keras.training.cache import Views, cache_key
 from resnet_keras.training.feed import cached_feed, picture_feed
-from resnet_keras.training.sharing import Sharing
 from tests.cached_networks import (
     SIZE,
     VARIED,

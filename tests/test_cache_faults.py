@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resnet_keras.distribution.sharing import Sharing
 from resnet_keras.errors import RunError
 from resnet_keras.training.cache import cache_key
 from resnet_keras.training.feed import cached_feed
 from resnet_keras.training.rows import DiskRows
 from resnet_keras.training.shards import ROW_ID
-from resnet_keras.training.sharing import Sharing
 from tests.cached_networks import VARIED, build, compute, counting, every, make_images
 
 # Extracts into a folder in shards of 32 rows, and says so after each batch.

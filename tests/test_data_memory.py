@@ -208,6 +208,18 @@ def test_a_picture_that_was_written_in_part_is_not_there():
     assert [kept.read(place, picture) for place in (1, 2)] == [False, True]
 
 
+@pytest.mark.parametrize("pictures", [0.5, 1.5])
+def test_where_a_picture_could_not_replace_another_there_is_none(pictures):
+    kept, picture = PictureFile(3, (16, 16, 3)), np.full((16, 16, 3), 9, np.uint8)
+    kept.write(1, picture)
+    with full_disk(int(pictures * SIZE)):
+        kept.write(1, picture + 1)
+    assert not kept.read(1, picture)
+    kept.write(1, picture + 2)
+    assert kept.read(1, picture)
+    assert np.unique(picture).tolist() == [11]
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_reading_from_disk_takes_no_memory():
     def resident():
@@ -277,7 +289,7 @@ def test_pictures_are_decoded_side_by_side(no_memory, monkeypatch, again):
     if again:
         assert pictures.pictures(np.arange(64))[:, 0, 0, 0].tolist() == list(range(64))
     else:
-        assert not any(checked.reason for checked in pictures.check())
+        assert not any(checked.reason for checked in pictures.check(np.arange(64)).values())
 
 
 def test_no_more_pictures_are_decoded_at_a_time_than_there_are_threads(no_memory, monkeypatch):
@@ -298,7 +310,7 @@ def test_no_more_pictures_are_decoded_at_a_time_than_there_are_threads(no_memory
     check_decode = check.decode
     monkeypatch.setattr(check, "decode", decode)
     pictures = store(lambda row: np.zeros((200, 200, 3), np.uint8))
-    pictures.check()
+    pictures.check(np.arange(64))
     pictures.pictures(np.arange(64))
     assert most <= THREADS
 
@@ -313,7 +325,7 @@ def test_one_pool_serves_all(no_memory, monkeypatch):
 
     for _ in range(3):
         pictures = store(fetch)
-        pictures.check()
+        pictures.check(np.arange(64))
         pictures.pictures(np.arange(64))
     assert len(seen) <= THREADS
     assert decoding_pool() is decoding_pool()

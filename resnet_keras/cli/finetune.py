@@ -181,6 +181,7 @@ def finetune(
         test=test,
         seed=seed,
         on_bad_image=on_bad_image,
+        strategy=devices,
     )
     echo(str(data.report))
     stages = Phase(

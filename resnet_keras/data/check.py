@@ -1,4 +1,4 @@
-"""Decodes every picture once: finds the bad ones, notes the odd ones, keeps the others."""
+"""Decodes pictures once: finds the bad ones, notes the odd ones, keeps the others."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ MEMORY_SHARE = 0.25
 CHUNK = 512
 PATIENCE_S = 2.0
 PLAIN_INTERVAL_S = 15.0
+NOWHERE = -1  # the place of a picture that is not kept
 
 
 class Checked(NamedTuple):
@@ -45,21 +46,30 @@ class Store:
     """
 
     def __init__(self, listing: Listing, *, recipe: Recipe, max_pixels: int) -> None:
-        count, shape = len(listing.names), (recipe.image_size, recipe.image_size, 3)
-        room = int(MEMORY_SHARE * available_memory()) // math.prod(shape)
         self._listing, self._recipe, self._max_pixels = listing, recipe, max_pixels
-        self._kept = np.empty((min(count, room), *shape), np.uint8)
-        self._on_disk = PictureFile(count - len(self._kept), shape)
+        self._shape = (recipe.image_size, recipe.image_size, 3)
+        self._places = np.full(len(listing.names), NOWHERE)
+        self._make_room(0)
 
-    def check(self) -> list[Checked]:
-        """Decodes every picture, several at a time, and keeps them as far as there is room."""
-        count = len(self._listing.names)
-        checked: list[Checked] = []
-        with _Meter(count) as meter:
-            for start in range(0, count, CHUNK):
-                rows = range(start, min(start + CHUNK, count))
-                for result in decoding_pool().map(self._check, rows):
-                    checked.append(result)
+    def check(self, rows: np.ndarray) -> dict[int, Checked]:
+        """Decodes pictures, several at a time, and keeps them as far as there is room.
+
+        The room is made at the first call; at further ones pictures take that of others.
+
+        Args:
+            rows: All pictures that are wanted from now on, each once; those that the last call
+                wanted too are not decoded again.
+
+        Returns:
+            What decoding showed, by row.
+        """
+        new = self._place(rows)
+        checked: dict[int, Checked] = {}
+        with _Meter(len(new)) as meter:
+            for start in range(0, len(new), CHUNK):
+                chunk = new[start : start + CHUNK].tolist()
+                for row, result in zip(chunk, decoding_pool().map(self._check, chunk), strict=True):
+                    checked[row] = result
                     meter.advance()
         return checked
 
@@ -69,30 +79,49 @@ class Store:
         Raises:
             DataError: If a picture can no longer be read.
         """
-        if np.all(rows < len(self._kept)):
-            kept: np.ndarray = self._kept[rows]
+        places = self._places[rows]
+        if np.all((places != NOWHERE) & (places < len(self._kept))):
+            kept: np.ndarray = self._kept[places]
             return kept
-        found = np.empty((len(rows), *self._kept.shape[1:]), np.uint8)
+        found = np.empty((len(rows), *self._shape), np.uint8)
         for _ in decoding_pool().map(self._fill, found, rows.tolist()):
             pass
         return found
+
+    def _make_room(self, count: int) -> None:
+        room = int(MEMORY_SHARE * available_memory()) // math.prod(self._shape) if count else 0
+        self._kept = np.empty((min(count, room), *self._shape), np.uint8)
+        self._on_disk = PictureFile(count - len(self._kept), self._shape)
+
+    def _place(self, rows: np.ndarray) -> np.ndarray:
+        """Gives each row its place, and returns those that had none; the others lose theirs."""
+        old = np.flatnonzero(self._places != NOWHERE)
+        if not len(old):
+            self._make_room(len(rows))
+        new = np.setdiff1d(rows, old)
+        self._places[np.setdiff1d(old, rows)] = NOWHERE
+        free = np.setdiff1d(np.arange(len(rows)), self._places)
+        self._places[new] = free[: len(new)]
+        return new
 
     def _check(self, row: int) -> Checked:
         try:
             pixels, changes = self._decode(row)
         except DataError as error:
             return Checked(reason=str(error))
-        if row < len(self._kept):
-            self._kept[row] = pixels
+        place = int(self._places[row])
+        if place < len(self._kept):
+            self._kept[place] = pixels
         else:
-            self._on_disk.write(row - len(self._kept), pixels)
+            self._on_disk.write(place - len(self._kept), pixels)
         return Checked(hashlib.sha256(pixels.data).digest(), changes)
 
     def _fill(self, target: np.ndarray, row: int) -> None:
         """Writes the picture of a row into an array."""
-        if row < len(self._kept):
-            target[:] = self._kept[row]
-        elif not self._on_disk.read(row - len(self._kept), target):
+        place = int(self._places[row])
+        if NOWHERE < place < len(self._kept):
+            target[:] = self._kept[place]
+        elif place == NOWHERE or not self._on_disk.read(place - len(self._kept), target):
             try:
                 target[:] = self._decode(row).pixels
             except DataError as error:

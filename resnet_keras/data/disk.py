@@ -44,9 +44,10 @@ class PictureFile:
                 weakref.finalize(self, os.close, self._file)
 
     def write(self, place: int, picture: np.ndarray) -> None:
-        """Keeps a picture if there is room for it."""
+        """Keeps a picture if there is room for it, instead of the one that was there."""
         if self._file is None or place >= len(self._written):
             return
+        self._written[place] = False
         data = np.ascontiguousarray(picture).data.cast("B")
         with contextlib.suppress(OSError):
             done = os.pwrite(self._file, data, place * self._bytes)

@@ -77,7 +77,7 @@ class Images:
             RGB pixels in [0, 255], uint8 `(k, size, size, 3)`.
 
         Raises:
-            DataError: If a picture that did not fit in memory can no longer be read.
+            DataError: If a picture that is not kept by this process can no longer be read.
         """
         return self.store.pictures(self.rows[np.asarray(indices, np.intp)])
 

@@ -63,6 +63,11 @@ def _prepared(name: str) -> Any:
     except DataError:
         raise
     except Exception as error:
+        with contextlib.suppress(Exception):
+            # Another process, such as a worker on this machine, was faster.
+            builder = tfds.builder(name, data_dir=folder)
+            if builder.data_path.exists():
+                return builder
         reason = " ".join(str(error).split())[:200]
         raise DataError(
             f"The dataset {name!r} of TensorFlow Datasets could not be prepared ({reason}); "

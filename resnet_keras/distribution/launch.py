@@ -62,7 +62,9 @@ def training_commands(arguments: Sequence[str], *, workers: int) -> list[Command
     """
     addresses = tuple(f"127.0.0.1:{port}" for port in _free_ports(workers))
     program = [sys.executable, "-P", "-m", "resnet_keras", *arguments]
-    threads = str(max(1, _cores() // workers))
+    # Two at least where there are two cores: TensorFlow's sums then have the last bits that they
+    # have in one process there, and a worker that waits for another leaves it both.
+    threads = str(max(min(2, _cores()), _cores() // workers))
     # Lines appear in the logs when they are written, even if the worker is killed then.
     environment = {"PYTHONUNBUFFERED": "1", **dict.fromkeys(THREADS, threads), **os.environ}
     return [

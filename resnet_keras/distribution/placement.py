@@ -14,7 +14,7 @@ def placed(model: keras.Model, replicas: Replicas) -> keras.Model:
     Keras makes these copies only when a variable is made, and only in the scope of a strategy.
     For one device the model itself is returned.
     """
-    if replicas.count == 1:
+    if replicas.is_plain:
         return model
     with replicas.scope():
         copy = keras.models.clone_model(model)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.distribution.strategies import cluster_of
+from resnet_keras.distribution.strategies import Strategy, cluster_of
 from resnet_keras.distribution.workers import ALONE, Workers
 from resnet_keras.errors import WorkersError
 
@@ -36,6 +37,8 @@ class Replicas:
         strategy: What places the copies on devices and in processes.
     """
 
+    strategy: Strategy
+
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self.strategy = strategy
         self.count = strategy.num_replicas_in_sync
@@ -47,6 +50,17 @@ class Replicas:
     def numbers(self) -> range:
         """Numbers of the replicas of this process."""
         return range(self.first, self.first + self.local)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is one device, which TensorFlow chooses by itself."""
+        named = (tf.distribute.OneDeviceStrategy, tf.distribute.TPUStrategy)
+        return bool(self.count == 1) and not isinstance(self.strategy, named)
+
+    @property
+    def devices(self) -> int:
+        """Number of devices that have a copy of the weights, in all processes together."""
+        return int(self.count)
 
     def split(self, values: Any) -> Any:
         """Returns tensors, one share a replica of this process after the other, as `run` wants.
@@ -67,7 +81,7 @@ class Replicas:
 
     def run(self, work: Callable[..., Any], *values: Any) -> Any:
         """Lets every replica work on its own values; returns what the first one here returned."""
-        if self.count == 1:
+        if self.is_plain:
             return work(*values)
         found = self.strategy.run(work, args=values)
         return tf.nest.map_structure(
@@ -104,13 +118,28 @@ class Replicas:
             return values
         return tf.distribute.get_replica_context().all_reduce(SUM, values)
 
+    def even_out(self, variables: Sequence[Any]) -> None:
+        """Gives all replicas the mean of what they have in each of the variables.
+
+        What they have together stays the same, and any one of them can speak for all.
+        """
+
+        def on_replica() -> None:
+            for variable, total in zip(
+                variables, self.total([each.value for each in variables]), strict=True
+            ):
+                variable.assign(total / self.count)
+
+        if self.count > 1 and variables:
+            tf.function(lambda: self.strategy.run(on_replica), autograph=False)()
+
     def facts(self) -> dict[str, Any]:
         """Returns what the environment of a run says about them."""
         return {"replicas": self.count, "workers": self.workers.count}
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Returns the block in which the variables of the network are made."""
-        return self.strategy.scope() if self.count > 1 else contextlib.nullcontext()
+        return contextlib.nullcontext() if self.is_plain else self.strategy.scope()
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -131,8 +160,16 @@ class Replicas:
 
 
 @functools.cache
-def replicas_of(strategy: tf.distribute.Strategy) -> Replicas:
-    """Returns the replicas of a strategy; the same at each call, as exchanges are traced once."""
+def replicas_of(strategy: Strategy) -> Replicas:
+    """Returns the replicas of a strategy; the same at each call, as exchanges are traced once.
+
+    Raises:
+        ValueError: If the backend cannot train by this strategy.
+    """
+    if keras.backend.backend() == "jax":
+        from resnet_keras.distribution.global_replica import GlobalReplica
+
+        return GlobalReplica(strategy)
     return Replicas(strategy)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from resnet_keras.data import flip_views
 from resnet_keras.data.augment import Flip
+from resnet_keras.distribution.compiled import compiled
 from resnet_keras.distribution.replicas import Replicas
 from resnet_keras.folding import Folded
 from resnet_keras.layers import record_of
@@ -69,10 +71,8 @@ def _traced(
     if key not in traces:
         folded = Folded(model, dtype=dtype)
 
-        def probabilities(images: tf.Tensor) -> tf.Tensor:
-            return tf.nn.softmax(tf.cast(folded(images), tf.float32))
+        def probabilities(images: Any) -> Any:
+            return ops.softmax(ops.cast(folded(images), "float32"))
 
-        traces[key] = tf.function(
-            replicas.mapped(probabilities), input_signature=[pictures], autograph=False
-        )
+        traces[key] = compiled(replicas.mapped(probabilities), pictures, variables=model.variables)
     return traces[key]

@@ -17,6 +17,7 @@ from resnet_keras.data.augment import Flip
 from resnet_keras.data.decode import decode
 from resnet_keras.data.threads import decoding_pool
 from resnet_keras.distribution.replicas import replicas_of
+from resnet_keras.distribution.strategies import Strategy
 from resnet_keras.errors import DataError, DivergedError
 from resnet_keras.evaluation.inference import batch_probabilities
 from resnet_keras.evaluation.metrics import Evaluation
@@ -59,7 +60,7 @@ def evaluate(
     flips: Flip = "none",
     batch_size: int | None = None,
     precision: Precision = "auto",
-    strategy: tf.distribute.Strategy | None = None,
+    strategy: Strategy | None = None,
 ) -> Evaluation:
     """Compares what a network says about pictures with their true classes.
 

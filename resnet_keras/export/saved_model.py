@@ -70,7 +70,8 @@ def export_model(
     Raises:
         ValueError: If the model has no logits, the names do not fit them, or the format or the
             precision is unknown.
-        ExportError: If the folder cannot be written, or the SavedModel differs from the model.
+        ExportError: If the folder cannot be written, the SavedModel differs from the model, or
+            Keras runs on another backend than TensorFlow.
 
     Example:
         >>> import tempfile
@@ -82,6 +83,11 @@ def export_model(
     """
     if format != "saved_model":
         raise ValueError(f"`format` must be 'saved_model'. Received: format={format!r}")
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise ExportError(
+            f"A SavedModel is written on TensorFlow alone, but Keras runs on {backend}: save the "
+            "model, and export it in a process with KERAS_BACKEND=tensorflow."
+        )
     _check_model(model)
     names = _class_names(model, class_names)
     dtype = choose_precision(precision).dtype

@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data import Images
-from resnet_keras.folding import Folded
+from resnet_keras.distribution.compiled import compiled, computed_by
+from resnet_keras.folding import Folded, FrozenPart
 from resnet_keras.layers import functional, record_of
 from resnet_keras.stages import Boundary, boundary_layer
 from resnet_keras.training.extraction import extract, picture_reader, plan_batches, row_reader
@@ -154,18 +155,15 @@ def _network(
 ) -> Callable[[Any], Any]:
     """Returns the function from pixels, or from rows of the source, to rows; traced once."""
     after = source.boundary if source else None
-    folded = Folded(model, after=after, through=wanted.boundary, dtype=dtype)
-    tensors = folded.tensors()
+    part = FrozenPart(Folded(model, after=after, through=wanted.boundary, dtype=dtype))
 
     def run(values: Any) -> Any:
         inputs = source.packing.unpack(values) if source else values
-        return wanted.packing.pack(folded(inputs, tensors))
+        return wanted.packing.pack(part(inputs))
 
     each, kind = ((source.packing.row_bytes,), tf.uint8) if source else (shape, tf.float32)
-    traced: Callable[[Any], Any] = tf.function(run).get_concrete_function(
-        tf.TensorSpec((EXTRACTION_BATCH, *each), kind)
-    )
-    return traced
+    rows = tf.TensorSpec((EXTRACTION_BATCH, *each), kind)
+    return compiled(run, rows, variables=part.variables)
 
 
 def packing_at(
@@ -208,8 +206,7 @@ def cache_key(
         "dtype": dtype,
         "folded": True,
         "source": source.key if source and not source.exact else None,
-        "tensorflow": tf.__version__,
-        "device": "GPU" if tf.config.list_physical_devices("GPU") else "CPU",
+        **computed_by(model.variables[0]),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Sequence
 
+import keras
+import numpy as np
 import tensorflow as tf
 
+from resnet_keras.distribution.compiled import compiled
 from resnet_keras.stages import PARTS
 from resnet_keras.training.optimizers import Phase
 
@@ -17,7 +21,7 @@ TRAINING_PASSES = 3
 # Whole networks reach this share of the speed of one convolution, whose operands stay in cache.
 NETWORK_SHARE = 0.8
 PROBE_SHAPE = (8, 28, 28, 128)
-PROBE_KERNEL = (3, 3, 128, 128)
+PROBE_SIDE = 3
 PROBE_ROUNDS = 3
 
 
@@ -87,18 +91,22 @@ def frozen_parts(phase: Phase) -> tuple[str, ...]:
 @functools.cache
 def seconds_per_mac(dtype: str) -> float:
     """Returns about how long a multiply-add of a network takes here, by timing a convolution."""
-    pictures = tf.cast(tf.random.stateless_uniform(PROBE_SHAPE, (0, 0)), dtype)
-    kernel = tf.cast(tf.random.stateless_uniform(PROBE_KERNEL, (0, 1)), dtype)
-
-    convolve = tf.function(
-        lambda: tf.reduce_sum(tf.nn.conv2d(pictures, kernel, 1, "SAME")), autograph=False
+    layer = keras.layers.Conv2D(
+        PROBE_SHAPE[-1], PROBE_SIDE, padding="same", use_bias=False, dtype=dtype, name="probe",
+        kernel_initializer=keras.initializers.RandomUniform(seed=0),
+    )  # fmt: skip
+    layer.build(PROBE_SHAPE)
+    convolve = compiled(
+        lambda pictures: keras.ops.sum(layer(pictures), axis=(1, 2, 3)),
+        tf.TensorSpec(PROBE_SHAPE, dtype),
+        variables=layer.variables,
     )
-    convolve()
+    pictures = keras.ops.cast(np.random.default_rng(0).random(PROBE_SHAPE, np.float32), dtype)
+    np.asarray(convolve(pictures))
     seconds = []
     for _ in range(PROBE_ROUNDS):
         started = time.perf_counter()
-        convolve().numpy()
+        np.asarray(convolve(pictures))
         seconds.append(time.perf_counter() - started)
-    height, width, filters = PROBE_KERNEL[0], PROBE_KERNEL[1], PROBE_KERNEL[3]
-    macs = tf.size(pictures).numpy() * height * width * filters
+    macs = math.prod(PROBE_SHAPE) * PROBE_SIDE**2 * PROBE_SHAPE[-1]
     return float(min(seconds) / macs / NETWORK_SHARE)

@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data import Augmentation, Images
+from resnet_keras.distribution.sharing import Sharing
 from resnet_keras.training.cache import Activations
-from resnet_keras.training.sharing import Sharing
 
 Arrays = tuple[np.ndarray, ...]
 # Selects the inputs of some pictures: (epoch, indices, views) -> arrays of one row a picture.
@@ -30,6 +30,15 @@ class Batch(NamedTuple):
     inputs: tuple[Any, ...]
     targets: Any
     weights: Any
+
+    @property
+    def network_inputs(self) -> Any:
+        """The inputs as the network is called on them."""
+        return self.inputs[0] if len(self.inputs) == 1 else list(self.inputs)
+
+    def weighted(self, values: Any) -> Any:
+        """Returns values of the pictures, `(k,)`, times their weights."""
+        return values if self.weights is None else values * self.weights
 
 
 class Feed:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from resnet_keras.distribution.replicas import Replicas
+from resnet_keras.layers import counting_layers
 from resnet_keras.training.cache import Activations
-from resnet_keras.training.feed import Batch, Feed
+from resnet_keras.training.feed import Feed
 from resnet_keras.training.signals import StopRequest
-from resnet_keras.training.step import train_step
 
 Sums = dict[str, float]
 # From an epoch and its first step: numbers of steps done, and the sums over their pictures.
 Steps = Callable[[int, int], Iterator[tuple[int, Sums]]]
 # Between two looks at signals and at the clock; a step of a head takes less than a millisecond.
 STEPS_AT_ONCE = 1000
+# The module of the steps on each backend: both have `one_step` and `many_steps`.
+BACKENDS = {"tensorflow": "step", "jax": "jax_step"}
 
 
 def streamed_steps(
@@ -41,22 +43,16 @@ def streamed_steps(
         stop: Whether a signal came, in whatever process.
         jit_compile: Whether XLA compiles the step.
     """
-    work = train_step(trainer, loss, replicas)
-
-    def shared(*values: Any) -> Any:
-        return replicas.run(work, *values)
-
-    traced = tf.function(shared, autograph=False, jit_compile=jit_compile)
+    step = _backend().one_step(trainer, loss, replicas, jit_compile=jit_compile)
+    weighted = _weighted_steps(trainer, feed)
 
     def run(epoch: int, first: int) -> Iterator[tuple[int, Sums]]:
         feed.epoch = epoch
         for number, batch in enumerate(feed.batches(first), start=first):
-            if not feed.sharing.fills(number):
+            if number not in weighted:
                 batch = batch._replace(weights=None)
             count = feed.sharing.count(number, number + 1)
-            values = (replicas.split(batch), tf.constant(count, tf.float32), _asked(stop))
-            totals = traced(*values)
-            yield 1, _sums(totals, count, stop)
+            yield 1, _sums(step(batch, count, _asked(stop)), count, stop)
 
     return run
 
@@ -80,35 +76,16 @@ def resident_steps(
         replicas: Those that share a batch.
         stop: Whether a signal came, in whatever process.
     """
-    features, targets = tf.constant(activations.array()), tf.constant(feed.targets)
-    step = train_step(trainer, loss, replicas)
-
-    def work(shares: tf.Tensor, number: tf.Tensor, others: tuple[Any, Any]) -> Any:
-        counts, stop = others
-        rows, pictures = tf.unstack(shares[0, number], axis=-1)
-        inputs = tf.gather(features, tf.maximum(rows, 0))
-        answers = tf.gather(targets, tf.maximum(pictures, 0))
-        weights = tf.cast(pictures >= 0, tf.float32)
-        return step(Batch((inputs,), answers, weights), counts[number], stop)
-
-    def run_steps(shares: Any, span: tuple[Any, Any], others: tuple[Any, Any]) -> Any:
-        first, last = span
-
-        def one(number: tf.Tensor, totals: Any) -> tuple[Any, Any]:
-            return number + 1, totals + replicas.run(work, shares, number, others)
-
-        start = (first, tf.zeros(3))
-        return tf.while_loop(lambda number, _: number < last, one, start, parallel_iterations=1)[1]
-
-    traced = tf.function(run_steps, autograph=False)
+    memory = (activations.array(), feed.targets)
+    prepare = _backend().many_steps(trainer, loss, replicas, memory=memory)
     counts = [feed.sharing.count(number, number + 1) for number in range(feed.steps)]
 
     def run(epoch: int, first: int) -> Iterator[tuple[int, Sums]]:
-        shares = replicas.split(tf.constant(_shares(feed, activations, epoch), tf.int32))
+        shares = _shares(feed, activations, epoch).astype(np.int32)
+        steps = prepare(shares, np.array(counts, np.float32))
         for start in range(first, feed.steps, STEPS_AT_ONCE):
             end = min(start + STEPS_AT_ONCE, feed.steps)
-            others = (tf.constant(counts, tf.float32), _asked(stop))
-            totals = traced(shares, (tf.constant(start), tf.constant(end)), others)
+            totals = steps(start, end, _asked(stop))
             yield end - start, _sums(totals, feed.sharing.count(start, end), stop)
 
     return run
@@ -126,8 +103,22 @@ def _shares(feed: Feed, activations: Activations, epoch: int) -> np.ndarray:
     return pairs.reshape(feed.steps, -1, sharing.replica_size, 2).swapaxes(0, 1)
 
 
-def _asked(stop: StopRequest) -> tf.Tensor:
-    return tf.constant(float(stop.signal is not None))
+def _weighted_steps(trainer: keras.Model, feed: Feed) -> set[int]:
+    """Returns the steps whose pictures have weights, if any of them only fills a batch."""
+    steps = range(feed.steps)
+    found = {number for number in steps if feed.sharing.fills(number)}
+    # Weights cost the statistics of batch norm their fused kernel; all else, nothing. Each form
+    # of a step is traced by itself, and on JAX compiled for long.
+    one_form = keras.backend.backend() == "jax" or not any(counting_layers(trainer))
+    return set(steps) if found and one_form else found
+
+
+def _backend() -> Any:
+    return importlib.import_module(f"{__package__}.{BACKENDS[keras.backend.backend()]}")
+
+
+def _asked(stop: StopRequest) -> float:
+    return float(stop.signal is not None)
 
 
 def _sums(totals: Any, count: int, stop: StopRequest) -> Sums:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
@@ -38,6 +39,9 @@ class Phase:
         optimizer: "adamw" or "sgd" (Nesterov momentum 0.9).
         learning_rate: Peak of the learning rate; None for 1e-3 (head) or 5e-4 (stages) with
             AdamW, and 0.1 or 0.01 with SGD.
+        reference_batch: Batch size that the learning rate is meant for: the peak is multiplied by
+            the ratio of the batch size, that of all devices together, to it, or, with AdamW, by
+            the square root of the ratio. None takes the rate as it is.
         weight_decay: Decoupled weight decay of the kernels; gamma, beta and bias have none.
         warmup: Share of the steps in which the learning rate rises linearly from 0, in [0, 1);
             it falls to 0 along a cosine afterwards.
@@ -58,14 +62,16 @@ class Phase:
 
     Example:
         >>> Phase("head", epochs=3)
-        Phase(start='head', epochs=3, optimizer='adamw', learning_rate=None, weight_decay=0.0001, \
-warmup=0.1, batch_norm='frozen', label_smoothing=0.0, ema=0.0, accumulate=1, image_size=None)
+        Phase(start='head', epochs=3, optimizer='adamw', learning_rate=None, \
+reference_batch=None, weight_decay=0.0001, warmup=0.1, batch_norm='frozen', \
+label_smoothing=0.0, ema=0.0, accumulate=1, image_size=None)
     """
 
     start: Start
     epochs: int = 5
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float | None = None
+    reference_batch: int | None = None
     weight_decay: float = 1e-4
     warmup: float = 0.1
     batch_norm: BatchNormMode = "frozen"
@@ -80,6 +86,10 @@ warmup=0.1, batch_norm='frozen', label_smoothing=0.0, ema=0.0, accumulate=1, ima
             "epochs": (self.epochs >= 1, "be at least 1"),
             "optimizer": (self.optimizer in LEARNING_RATES, f"be in {list(LEARNING_RATES)}"),
             "learning_rate": (self.learning_rate is None or self.learning_rate > 0, "be positive"),
+            "reference_batch": (
+                self.reference_batch is None or self.reference_batch >= 1,
+                "be at least 1",
+            ),
             "weight_decay": (self.weight_decay >= 0, "not be negative"),
             "warmup": (0 <= self.warmup < 1, "lie in [0, 1)"),
             "batch_norm": (
@@ -100,11 +110,16 @@ warmup=0.1, batch_norm='frozen', label_smoothing=0.0, ema=0.0, accumulate=1, ima
         """Where frozen meets trainable; None if everything trains."""
         return BEFORE[self.start]
 
-    @property
-    def peak_learning_rate(self) -> float:
-        """The learning rate after the warm-up."""
+    def peak_learning_rate(self, batch_size: int) -> float:
+        """Returns the learning rate after the warm-up, for pictures per update of the weights.
+
+        Linear for SGD (Goyal et al. 2017, arXiv 1706.02677, section 2.1), by the square root for
+        Adam (Malladi et al. 2022, arXiv 2205.10287, section 3).
+        """
         part = "head" if self.start == "head" else "stages"
-        return self.learning_rate or LEARNING_RATES[self.optimizer][part]
+        rate = self.learning_rate or LEARNING_RATES[self.optimizer][part]
+        ratio = batch_size / (self.reference_batch or batch_size)
+        return rate * (ratio if self.optimizer == "sgd" else math.sqrt(ratio))
 
 
 class _ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
@@ -117,14 +132,15 @@ class _ByUpdate(keras.optimizers.schedules.LearningRateSchedule):
         return self._schedule(keras.ops.floor_divide(step, self._batches))
 
 
-def make_optimizer(phase: Phase, steps: int) -> Any:
+def make_optimizer(phase: Phase, steps: int, batch_size: int) -> Any:
     """Returns a new optimizer for a phase of `steps` steps: warm-up, then cosine to 0."""
+    peak = phase.peak_learning_rate(batch_size * phase.accumulate)
     updates = steps // phase.accumulate
     warmup = round(phase.warmup * updates)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else phase.peak_learning_rate,
+        0.0 if warmup else peak,
         decay_steps=max(1, updates - warmup),
-        warmup_target=phase.peak_learning_rate if warmup else None,
+        warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )
     options: dict[str, Any] = {"weight_decay": phase.weight_decay}
@@ -166,3 +182,9 @@ def _averages(optimizer: Any) -> list[Any]:
     if not optimizer.use_ema:
         return []
     return [variable for variable in optimizer.variables if variable.name.endswith("_average")]
+
+
+def accumulated(optimizer: Any) -> list[Any]:
+    """Returns the gradients that Keras keeps until the weights move."""
+    variables = optimizer.variables
+    return [variable for variable in variables if variable.name.endswith("gradient_accumulator")]

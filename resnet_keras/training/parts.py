@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data import Augment, Augmentation, ImageData, Images
+from resnet_keras.distribution.compiled import compiled
 from resnet_keras.distribution.replicas import Replicas
+from resnet_keras.distribution.sharing import Sharing
 from resnet_keras.evaluation import Evaluation, evaluate
 from resnet_keras.folding import Folded, FrozenPart
 from resnet_keras.layers import functional
@@ -28,7 +30,6 @@ from resnet_keras.training.display import Display
 from resnet_keras.training.feed import Feed, cached_feed, picture_feed
 from resnet_keras.training.plan import CacheOptions, PhasePlan
 from resnet_keras.training.resizing import at_size
-from resnet_keras.training.sharing import Sharing
 from resnet_keras.training.signals import StopRequest
 
 VALIDATION_BATCH = 32
@@ -172,7 +173,10 @@ class Parts:
         kept = self._activations(plan, val, own=np.isin(np.arange(len(val)), own), views=1)
         inputs, features = kept.inputs()
         whole = functional(inputs, rest(features))
-        predict = tf.function(lambda rows: whole(rows, training=False), reduce_retracing=True)
+        rows = tf.TensorSpec((None, kept.packing.row_bytes), tf.uint8)
+        predict = compiled(
+            lambda values: whole(values, training=False), rows, variables=whole.variables
+        )
 
         def validate() -> Evaluation:
             probabilities = workers.gather_rows(_probabilities(predict, kept, own), len(val))

@@ -14,7 +14,12 @@ from resnet_keras.data import Augmentation, ImageData
 from resnet_keras.data.augment import Flip
 from resnet_keras.distribution.placement import placed, returned
 from resnet_keras.distribution.replicas import Replicas, replicas_of
-from resnet_keras.distribution.strategies import StrategyName, describe, get_strategy
+from resnet_keras.distribution.strategies import (
+    Strategy,
+    StrategyName,
+    describe,
+    get_strategy,
+)
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.layers import record_of, set_record
 from resnet_keras.precision import Precision, choose_precision
@@ -68,7 +73,7 @@ def fine_tune(
     cache_dir: str | Path | None = None,
     views: int | None = None,
     drop_remainder: bool = False,
-    strategy: tf.distribute.Strategy | StrategyName = "auto",
+    strategy: Strategy | StrategyName = "auto",
     jit_compile: bool | None = None,
     monitor: Literal["accuracy", "balanced_accuracy", "f1", "loss"] = "accuracy",
     flips: Flip = "none",
@@ -106,9 +111,11 @@ def fine_tune(
         drop_remainder: Whether the last, short batch of each epoch is left out, so that all
             shapes are static.
         strategy: Devices and processes that train together, as `get_strategy` returns or names
-            them. The data's `batch_size` is that of all of them together, and what they compute
-            is what one device would, but for the last bits.
-        jit_compile: Whether XLA compiles the steps, all of one shape then; None for on a GPU.
+            them; on JAX, also a `keras.distribution.DataParallel`. The data's `batch_size` is that
+            of all of them together, and what they compute is what one device would, but for the
+            last bits.
+        jit_compile: Whether XLA compiles the steps, all of one shape then; None for on a GPU, and
+            on JAX, which cannot do without.
         monitor: Metric of the validation part that decides which epoch is the best.
         flips: Flips whose probabilities are averaged in the final evaluations.
         seed: Of order, augmentation and dropout.
@@ -177,12 +184,19 @@ def fine_tune(
     return FineTuneResult(model, folder, run.progress.history, *evaluations)
 
 
-def _found(strategy: tf.distribute.Strategy | StrategyName) -> tf.distribute.Strategy:
+def _found(strategy: Strategy | StrategyName) -> Strategy:
     named = isinstance(strategy, str)
     return get_strategy(cast(StrategyName, strategy), quiet=True) if named else strategy
 
 
 def _compiled(wanted: bool | None, replicas: Replicas) -> bool:
+    if keras.backend.backend() == "jax":
+        if wanted is False:
+            raise ValueError(
+                "`jit_compile` must be True or None on JAX, where XLA compiles every step. "
+                "Received: jit_compile=False"
+            )
+        return True
     if wanted and replicas.count > 1:
         raise ValueError(
             "`jit_compile` must be False or None where several devices train together, which "

@@ -32,10 +32,8 @@ class _Shrunk(PictureStore):
 
     def pictures(self, rows: np.ndarray) -> np.ndarray:
         """Returns pictures, uint8 `(k, size, size, 3)`."""
-        shrink = Image.Resampling.BILINEAR
-        return np.stack(
-            [
-                np.asarray(Image.fromarray(picture).resize(self._size, shrink))
-                for picture in self._store.pictures(rows)
-            ]
-        )
+        shrunk = np.empty((len(rows), *self._size, 3), np.uint8)
+        for target, picture in zip(shrunk, self._store.pictures(rows), strict=True):
+            image = Image.fromarray(picture).resize(self._size, Image.Resampling.BILINEAR)
+            target[:] = np.asarray(image)
+        return shrunk

@@ -169,7 +169,9 @@ class Run:
     def _prepare(self, trainer: keras.Model, plan: PhasePlan, steps: int) -> None:
         """Gives a part its optimizer, and puts it back where the run was stopped."""
         with self.replicas.scope():
-            trainer.optimizer = make_optimizer(plan.phase, steps * plan.phase.epochs)
+            trainer.optimizer = make_optimizer(
+                plan.phase, steps * plan.phase.epochs, self.data.train.batch_size
+            )
             trainer.optimizer.build(trainer.trainable_variables)
         seed = self.settings.inputs.seed
         for index, state in enumerate(random_states(trainer)):

@@ -25,7 +25,16 @@ CONFIG = "config.yaml"
 MANIFEST = "manifest.json"
 # What changes the kernels, and so the last bits.
 VARIABLES = ("OMP_NUM_THREADS", "TF_ENABLE_ONEDNN_OPTS")
-PACKAGES = ("resnet_keras", "tensorflow", "keras", "numpy", "pillow", "safetensors", "scikit-learn")
+PACKAGES = (
+    "resnet_keras",
+    "tensorflow",
+    "keras",
+    "jax",
+    "numpy",
+    "pillow",
+    "safetensors",
+    "scikit-learn",
+)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,21 +1,97 @@
-"""The step that trains, the same for one device and for many."""
+"""The step that trains on TensorFlow, the same for one device and for many."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from resnet_keras.batch_statistics import weighting
 from resnet_keras.distribution.replicas import Replicas
-from resnet_keras.layers import BatchNorm
+from resnet_keras.layers import counting_layers
 from resnet_keras.training.feed import Batch
 
 # Takes a share, the number of pictures of the whole batch, and whether to stop; returns, over all
 # replicas, the sum of the losses, the number of right answers, and that of requests to stop.
 Step = Callable[[Batch, Any, Any], tf.Tensor]
+# Takes the first step and the one behind the last, and whether to stop; returns such sums.
+Span = Callable[[int, int, float], tf.Tensor]
+
+
+def one_step(
+    trainer: keras.Model, loss: Any, replicas: Replicas, *, jit_compile: bool
+) -> Callable[[Batch, int, float], tf.Tensor]:
+    """Returns the function that trains on a batch, by a `Step` in each replica.
+
+    Args:
+        trainer: From the inputs to logits, with its optimizer.
+        loss: Returns the loss of each picture.
+        replicas: Those that share a batch.
+        jit_compile: Whether XLA compiles the step.
+    """
+    work = train_step(trainer, loss, replicas)
+
+    def shared(*values: Any) -> Any:
+        return replicas.run(work, *values)
+
+    traced = tf.function(shared, autograph=False, jit_compile=jit_compile)
+
+    def run(batch: Batch, count: int, stop: float) -> tf.Tensor:
+        return traced(replicas.split(batch), tf.constant(count, tf.float32), tf.constant(stop))
+
+    return run
+
+
+def many_steps(
+    trainer: keras.Model, loss: Any, replicas: Replicas, *, memory: tuple[np.ndarray, np.ndarray]
+) -> Callable[[np.ndarray, np.ndarray], Span]:
+    """Returns the function that prepares the steps of an epoch on features in memory.
+
+    Args:
+        trainer: From features to logits, with its optimizer.
+        loss: Returns the loss of each picture.
+        replicas: Those that share a batch.
+        memory: The features, `(rows, ...)`, and the targets, `(pictures, classes)`.
+
+    Returns:
+        A function of the row and the picture, -1 for none, of what each replica here sees in each
+        step, `(replicas, steps, replica_size, 2)`, and of the number of pictures of each step.
+    """
+    features, targets = map(tf.constant, memory)
+    step = train_step(trainer, loss, replicas)
+
+    def work(shares: tf.Tensor, number: tf.Tensor, others: tuple[Any, Any]) -> Any:
+        counts, stop = others
+        rows, pictures = tf.unstack(shares[0, number], axis=-1)
+        inputs = tf.gather(features, tf.maximum(rows, 0))
+        answers = tf.gather(targets, tf.maximum(pictures, 0))
+        weights = tf.cast(pictures >= 0, tf.float32)
+        return step(Batch((inputs,), answers, weights), counts[number], stop)
+
+    def run_steps(shares: Any, span: tuple[Any, Any], others: tuple[Any, Any]) -> Any:
+        first, last = span
+
+        def one(number: tf.Tensor, totals: Any) -> tuple[Any, Any]:
+            return number + 1, totals + replicas.run(work, shares, number, others)
+
+        start = (first, tf.zeros(3))
+        return tf.while_loop(lambda number, _: number < last, one, start, parallel_iterations=1)[1]
+
+    traced = tf.function(run_steps, autograph=False)
+
+    def prepare(shares: np.ndarray, counts: np.ndarray) -> Span:
+        placed, numbers = replicas.split(tf.constant(shares)), tf.constant(counts)
+
+        def run(first: int, last: int, stop: float) -> tf.Tensor:
+            span = (tf.constant(first), tf.constant(last))
+            return traced(placed, span, (numbers, tf.constant(stop)))
+
+        return run
+
+    return prepare
 
 
 def train_step(trainer: keras.Model, loss: Any, replicas: Replicas) -> Step:
@@ -39,8 +115,8 @@ def train_step(trainer: keras.Model, loss: Any, replicas: Replicas) -> Step:
 
     def step(batch: Batch, count: Any, stop: Any) -> tf.Tensor:
         with tf.GradientTape() as tape, weighting(batch.weights):
-            logits = trainer(_only(batch.inputs), training=True)
-            losses = _weighted(loss(batch.targets, logits), batch.weights)
+            logits = trainer(batch.network_inputs, training=True)
+            losses = batch.weighted(loss(batch.targets, logits))
             objective = tf.reduce_sum(losses) / count
             if trainer.losses:
                 objective += tf.add_n(trainer.losses) / replicas.count
@@ -50,36 +126,20 @@ def train_step(trainer: keras.Model, loss: Any, replicas: Replicas) -> Step:
         if own_statistics:
             _share_statistics(own_statistics, batch, replicas)
         right = tf.argmax(logits, axis=-1) == tf.argmax(batch.targets, axis=-1)
-        right = _weighted(tf.cast(right, tf.float32), batch.weights)
+        right = batch.weighted(tf.cast(right, tf.float32))
         return replicas.total(tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), stop]))
 
     return step
-
-
-def _only(inputs: Sequence[Any]) -> Any:
-    return inputs[0] if len(inputs) == 1 else list(inputs)
-
-
-def _weighted(values: Any, weights: Any) -> Any:
-    return values if weights is None else values * weights
 
 
 def _own_statistics(trainer: keras.Model) -> list[Any]:
     """Returns the moving statistics that each replica moves by its own part of the batch."""
     return [
         variable
-        for layer in _layers(trainer)
-        if isinstance(layer, BatchNorm)
-        and layer.trainable
-        and not (layer.fixed_statistics or layer.synchronized)
+        for layer in counting_layers(trainer)
+        if not layer.synchronized
         for variable in (layer.moving_mean, layer.moving_variance)
     ]
-
-
-def _layers(model: keras.layers.Layer) -> Iterator[keras.layers.Layer]:
-    for layer in getattr(model, "layers", ()):
-        yield layer
-        yield from _layers(layer)
 
 
 def _share_statistics(variables: Sequence[Any], batch: Batch, replicas: Replicas) -> None:

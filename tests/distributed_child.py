@@ -1,0 +1,89 @@
+"""A run in a process of its own: python -m tests.distributed_child KIND FOLDER OPTIONS
+
+KIND is "one", "mirrored" (over two logical devices) or "multiworker" (as TF_CONFIG says); OPTIONS
+is JSON for `make_run`. The model's weights and the history go to FOLDER/KIND-INDEX.npz.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from resnet_keras.distribution.strategies import get_strategy
+
+NAMES = {"one": "none", "mirrored": "mirrored", "multiworker": "multiworker"}
+
+
+def make_strategy(kind):
+    if kind == "mirrored":
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+    return get_strategy(NAMES[kind], join_seconds=60)
+
+
+def make_run(
+    folder,
+    strategy,
+    *,
+    batch_norm="frozen",
+    epochs=1,
+    live=False,
+    resume=False,
+    jit_compile=None,
+    **phase,
+):
+    import keras
+
+    from resnet_keras import Augmentation, Phase, build_resnet, fine_tune, load_images
+
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 121)
+    pictures = rng.integers(0, 255, (121, 32, 32, 3), np.uint8)
+    pictures[labels == 1, :, :, 0] //= 2
+    pictures[labels == 2, :, :, 1] //= 2
+    data = load_images(pictures, labels=labels, image_size=32, batch_size=16, strategy=strategy)
+    model = build_resnet(18, num_classes=3, width=0.25)
+    frozen = {
+        weight.path: np.array(weight)
+        for layer in model.layers
+        if not live and layer.name.startswith(("stem", "stage1", "stage2", "stage3"))
+        for weight in layer.weights
+    }
+    start = "all" if live else "stage4"
+    phases = [
+        Phase("head", epochs=epochs, learning_rate=0.01),
+        Phase(start, epochs=epochs, batch_norm=batch_norm, **phase),
+    ]
+    result = fine_tune(
+        model, data, run_dir=folder, phases=phases, strategy=strategy, resume=resume,
+        jit_compile=jit_compile, quiet=True,
+        augmentation=Augmentation(rotation=5, brightness=0.1), views=2,
+    )  # fmt: skip
+    weights = {weight.path: np.array(weight) for weight in result.model.weights}
+    moved = [name for name in frozen if not np.array_equal(frozen[name], weights[name])]
+    return result, weights, moved
+
+
+def main(kind, folder, options):
+    strategy = make_strategy(kind)
+    task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {})
+    run = Path(folder) / kind
+    run.parent.mkdir(parents=True, exist_ok=True)
+    result, weights, moved = make_run(run, strategy, **json.loads(options))
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
+    np.savez(
+        Path(folder) / f"{kind}-{task.get('index', 0)}.npz",
+        history=json.dumps(rows),
+        moved=json.dumps(moved),
+        test=result.test.probabilities,
+        **{name.replace("/", "|"): value for name, value in weights.items()},
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,241 @@
+"""Several devices and processes train what one device would."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from resnet_keras.distribution.sharing import Sharing
+from tests.pictures import make_tree
+
+OTHERS = ("history", "moved", "test")
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start(kind, folder, options, **environment):
+    command = [sys.executable, "-m", "tests.distributed_child", kind, str(folder)]
+    return subprocess.Popen(
+        [*command, json.dumps(options)],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def start_workers(count, folder, options):
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
+    return [
+        start(
+            "multiworker",
+            folder,
+            options,
+            TF_CONFIG=json.dumps(
+                {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            ),
+        )
+        for index in range(count)
+    ]
+
+
+def finish(processes):
+    for process in processes:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, output
+
+
+def outcome(folder, kind, index=0):
+    with np.load(folder / f"{kind}-{index}.npz") as found:
+        values = dict(found)
+    history = json.loads(str(values["history"]))
+    assert json.loads(str(values["moved"])) == []
+    return values, history
+
+
+def assert_equal(found, expected, tolerance=1e-4):
+    (values, history), (known, rows) = found, expected
+    assert len(history) == len(rows)
+    for row, other in zip(history, rows, strict=True):
+        assert (row.pop("phase"), row.pop("phase_index")) == (other["phase"], other["phase_index"])
+        numbers = {name: other[name] for name in row}
+        assert row == pytest.approx(numbers, rel=tolerance, abs=tolerance)
+    for name in set(known) - set(OTHERS):
+        scale = np.abs(known[name]).max() + 1
+        np.testing.assert_allclose(values[name], known[name], atol=tolerance * scale, err_msg=name)
+    np.testing.assert_allclose(values["test"], known["test"], atol=tolerance)
+
+
+OPTIONS = {"batch_norm": "synchronized"}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("expected")
+    finish([start("one", folder, OPTIONS)])
+    return outcome(folder, "one")
+
+
+def test_two_devices_of_a_process_do_what_one_does(expected, tmp_path):
+    finish([start("mirrored", tmp_path, OPTIONS)])
+    assert_equal(outcome(tmp_path, "mirrored"), expected)
+
+
+def test_two_workers_do_what_one_process_does(expected, tmp_path):
+    finish(start_workers(2, tmp_path, OPTIONS))
+    for index in range(2):
+        assert_equal(outcome(tmp_path, "multiworker", index), expected)
+    # Only one of the processes wrote, and what it wrote is a whole run.
+    environment = json.loads((tmp_path / "multiworker" / "environment.json").read_text())
+    assert (environment["workers"], environment["replicas"]) == (2, 2)
+    assert (tmp_path / "multiworker" / "manifest.json").exists()
+
+
+def test_a_step_compiled_by_xla_is_the_same_step(expected, tmp_path):
+    finish([start("one", tmp_path, OPTIONS | {"jit_compile": True})])
+    assert_equal(outcome(tmp_path, "one"), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"epochs": 2},
+        {"live": True},
+        {"accumulate": 3, "epochs": 3},
+        {"optimizer": "sgd", "ema": 0.9, "batch_norm": "synchronized"},
+    ],
+    ids=["frozen batch norm", "whole network", "accumulated gradients", "averages"],
+)
+def test_four_workers_do_what_one_device_does(options, tmp_path):
+    finish([start("one", tmp_path, options)])
+    finish(start_workers(4, tmp_path, options))
+    expected = outcome(tmp_path, "one")
+    for index in range(4):
+        assert_equal(outcome(tmp_path, "multiworker", index), expected)
+
+
+def stop_after_the_head(processes, run, number):
+    """Sends SIGTERM to one process once the first phase is over; all of them must end by it."""
+    while not (run / "metrics.csv").exists():
+        assert all(process.poll() is None for process in processes), finish(processes)
+        time.sleep(0.1)
+    processes[number].send_signal(signal.SIGTERM)
+    for process in processes:
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == 128 + signal.SIGTERM, output
+    assert not (run / "manifest.json").exists()
+
+
+@pytest.mark.slow
+def test_two_workers_stop_as_one_and_one_process_goes_on(tmp_path):
+    options = {"epochs": 3}
+    finish([start("one", tmp_path, options)])
+    expected = outcome(tmp_path, "one")
+    shutil.rmtree(tmp_path / "one")
+    workers = start_workers(2, tmp_path, options)
+    stop_after_the_head(workers, tmp_path / "multiworker", number=1)
+    (tmp_path / "multiworker").rename(tmp_path / "one")
+    finish([start("one", tmp_path, options | {"resume": True})])
+    assert_equal(outcome(tmp_path, "one"), expected)
+
+
+@pytest.mark.slow
+def test_one_process_stops_and_two_workers_go_on(tmp_path):
+    options = {"epochs": 3, "batch_norm": "train"}
+    finish(start_workers(2, tmp_path, options))
+    expected = outcome(tmp_path, "multiworker")
+    shutil.rmtree(tmp_path / "multiworker")
+    stop_after_the_head([start("one", tmp_path, options)], tmp_path / "one", number=0)
+    (tmp_path / "one").rename(tmp_path / "multiworker")
+    finish(start_workers(2, tmp_path, options | {"resume": True}))
+    found = outcome(tmp_path, "multiworker")
+    # The head was trained by one process, and all that followed by two.
+    assert_equal(found, expected, tolerance=1e-2)
+
+
+@pytest.mark.slow
+def test_a_launched_run_survives_the_death_of_a_worker_to_the_same_bits(tmp_path):
+    pictures = make_tree(tmp_path / "pictures", count=30)
+
+    def launch(name, restarts):
+        return subprocess.Popen(
+            [sys.executable, "-m", "resnet_keras", "launch", "--workers", "2",
+             "--max-restarts", str(restarts), "--log-dir", str(tmp_path / f"{name}-logs"), "--",
+             "finetune", str(pictures), "--image-size", "64", "--batch-size", "16",
+             "--head-epochs", "2", "--epochs", "2", "--run-dir", str(tmp_path / name),
+             "--no-export"],
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def kill_worker(process, name):
+        while not (tmp_path / name / "metrics.csv").exists():
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.1)
+        os.kill(max(workers_of(process.pid)), signal.SIGKILL)
+
+    undisturbed = launch("undisturbed", 0)
+    finish([undisturbed])
+    disturbed = launch("disturbed", 1)
+    kill_worker(disturbed, "disturbed")
+    finish([disturbed])
+    best = "checkpoints/best.safetensors"
+    found, expected = (load_file(tmp_path / name / best) for name in ("disturbed", "undisturbed"))
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    alone = launch("alone", 0)
+    kill_worker(alone, "alone")
+    output, _ = alone.communicate(timeout=30)
+    assert alone.returncode == 128 + signal.SIGKILL, output
+    assert "was killed by signal 9" in output.splitlines()[-1]
+
+
+def workers_of(launcher):
+    """Returns the process ids of the workers that a launcher has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if parent == launcher and b"finetune" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.parametrize(("pictures", "replicas"), [(33, 2), (40, 3), (16, 4), (31, 8)])
+def test_replicas_share_each_batch_and_keep_their_pictures(pictures, replicas):
+    whole = Sharing(pictures, 8)
+    shares = [Sharing(pictures, 8, replicas=replicas, numbers=range(n, n + 1))
+              for n in range(replicas)]  # fmt: skip
+    for epoch in range(3):
+        order = whole.order((5, epoch))
+        assert sorted(order[order >= 0]) == list(range(pictures))
+        for share in shares:
+            np.testing.assert_array_equal(share.order((5, epoch)), order)
+        for row in order:
+            parts = [share.own(row) for share in shares]
+            assert {len(part) for part in parts} == {
+                whole.batch_size // replicas + (8 % replicas > 0)
+            }
+            together = np.concatenate(parts)
+            assert sorted(together[together >= 0]) == sorted(row[row >= 0])
+            for share, part in zip(shares, parts, strict=True):
+                assert share.owned[part[part >= 0]].all()
+    assert sum(share.owned for share in shares).tolist() == [1] * pictures
+    assert not np.array_equal(whole.order((5, 0)), whole.order((5, 1)))
