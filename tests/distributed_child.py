@@ -1,7 +1,8 @@
 """A run in a process of its own: python -m tests.distributed_child KIND FOLDER OPTIONS
 
-KIND is "one", "mirrored" (over two logical devices) or "multiworker" (as TF_CONFIG says); OPTIONS
-is JSON for `make_run`. The model's weights and the history go to FOLDER/KIND-INDEX.npz.
+KIND is "one", "mirrored" (over two logical devices), "scoped" (the same, but only as the scope in
+which everything is called) or "multiworker" (as TF_CONFIG says); OPTIONS is JSON for `make_run`.
+The model's weights and the history go to FOLDER/KIND-INDEX.npz.
 """
 
 import json
@@ -18,10 +19,12 @@ NAMES = {"one": "none", "mirrored": "mirrored", "multiworker": "multiworker"}
 
 
 def make_strategy(kind):
-    if kind == "mirrored":
+    if kind in ("mirrored", "scoped"):
         cpu = tf.config.list_physical_devices("CPU")[0]
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, two)
+    if kind == "scoped":
+        return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     return get_strategy(NAMES[kind], join_seconds=60)
 
 
@@ -60,7 +63,7 @@ def make_run(
         Phase(start, epochs=epochs, batch_norm=batch_norm, **phase),
     ]
     result = fine_tune(
-        model, data, run_dir=folder, phases=phases, strategy=strategy, resume=resume,
+        model, data, run_dir=folder, phases=phases, strategy=strategy or "auto", resume=resume,
         jit_compile=jit_compile, quiet=True,
         augmentation=Augmentation(rotation=5, brightness=0.1), views=2,
     )  # fmt: skip
@@ -74,7 +77,11 @@ def main(kind, folder, options):
     task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {})
     run = Path(folder) / kind
     run.parent.mkdir(parents=True, exist_ok=True)
-    result, weights, moved = make_run(run, strategy, **json.loads(options))
+    if kind == "scoped":
+        with strategy.scope():
+            result, weights, moved = make_run(run, None, **json.loads(options))
+    else:
+        result, weights, moved = make_run(run, strategy, **json.loads(options))
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
     np.savez(
         Path(folder) / f"{kind}-{task.get('index', 0)}.npz",

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import inference, machine, scaling, stock, training
+from benchmarks import distributed, inference, machine, scaling, stock, training
 from benchmarks.timing import Comparison, in_turn, timed
 from resnet_keras import build_resnet
 from resnet_keras.precision import choose_precision
@@ -234,3 +234,17 @@ def test_both_precisions_are_served_and_compared_with_stock(tmp_path):
     (result,) = report_of(inference, tmp_path, *options)["results"]
     assert set(result["runs"]) == {"stock", "ours, float32", "ours, bfloat16"}
     check_inference(result)
+
+
+@pytest.mark.slow
+def test_workers_are_timed_by_the_epochs_of_whole_runs(tmp_path):
+    sizes = ("--pictures", 100, "--image-size", 32, "--batch-size", 20)
+    report = report_of(distributed, tmp_path, "--rounds", 1, "--cases", "stage4", *sizes)
+    (result,) = report["results"]
+    assert set(result["runs"]) == {"one process", "2 workers"}
+    for runs in result["runs"].values():
+        check_times(runs)
+        assert len(runs[0]["parts"]) == distributed.EPOCHS
+    (comparison,) = result["comparisons"]
+    one, two = (comparison["medians"][name] for name in result["runs"])
+    assert comparison["ratios"]["2 workers"]["of_medians"] == pytest.approx(one / two)

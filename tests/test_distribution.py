@@ -97,6 +97,14 @@ def test_two_devices_of_a_process_do_what_one_does(expected, tmp_path):
     assert_equal(outcome(tmp_path, "mirrored"), expected)
 
 
+@pytest.mark.slow
+def test_the_scope_of_a_strategy_is_taken_as_the_strategy(expected, tmp_path):
+    finish([start("scoped", tmp_path, OPTIONS)])
+    assert_equal(outcome(tmp_path, "scoped"), expected)
+    environment = json.loads((tmp_path / "scoped" / "environment.json").read_text())
+    assert environment["replicas"] == 2
+
+
 def test_two_workers_do_what_one_process_does(expected, tmp_path):
     finish(start_workers(2, tmp_path, OPTIONS))
     for index in range(2):

@@ -327,7 +327,8 @@ def test_each_worker_gets_its_place_and_its_share_of_the_cores(monkeypatch):
     assert [cluster.index for cluster in clusters] == [0, 1, 2]
     assert len({cluster.addresses for cluster in clusters}) == 1
     assert len(set(clusters[0].addresses)) == 3
-    share = str(max(1, len(os.sched_getaffinity(0)) // 3))
+    cores = len(os.sched_getaffinity(0))
+    share = str(max(min(2, cores), cores // 3))
     assert [commands[2].environment[name] for name in THREADS] == ["7", share, share]
 
 
@@ -384,8 +385,8 @@ def test_the_error_of_a_worker_is_the_error_of_the_launch(tmp_path):
     assert done.returncode == 4
     first, *rest = done.stderr.splitlines()
     assert first == "2 workers; what each prints is in logs"
-    assert [line.startswith("error: ") for line in rest] == [True]
-    assert "open_nsfv" in rest[0]
+    (error,) = (line for line in rest if line.startswith("error: "))
+    assert "open_nsfv" in error
 
 
 # Stands in for Python: the chief writes its arguments down, fails, and is killed the second time.

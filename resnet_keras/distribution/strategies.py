@@ -54,8 +54,9 @@ def get_strategy(
     Args:
         name: "none" for one device; "mirrored" for all GPUs of this process, or all of its
             logical CPUs where there is no GPU; "multiworker" for the processes that TF_CONFIG
-            names; "tpu"; or "auto": "multiworker" if TF_CONFIG names several processes, "tpu" if
-            the environment names one, "mirrored" if there are several devices, else "none".
+            names; "tpu"; or "auto": the strategy in whose scope this is called, "multiworker" if
+            TF_CONFIG names several processes, "tpu" if the environment names one, "mirrored" if
+            there are several devices, else "none".
         join_seconds: How long the workers wait for each other.
         quiet: Whether nothing is said.
 
@@ -76,6 +77,8 @@ def get_strategy(
         raise ValueError(f"`strategy` must be one of {names}. Received: {name!r}")
     if name == "none":
         return tf.distribute.get_strategy()
+    if name == "auto" and (current := _current()) is not None:
+        return current
     if not _made:
         wanted, reason = (name, "as asked for") if name != "auto" else _choice()
         if wanted == "none":
@@ -110,6 +113,14 @@ def cluster_of(strategy: Strategy) -> Cluster | None:
     """Returns the workers of a strategy; None if it has but one process."""
     multiworker = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
     return Cluster.from_environment() if multiworker else None
+
+
+def _current() -> Strategy | None:
+    """Returns the strategy that the program has chosen itself, if there is one."""
+    if _on_jax():
+        chosen = keras.distribution.distribution()
+        return chosen if isinstance(chosen, keras.distribution.DataParallel) else None
+    return tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
 
 
 def _choice() -> tuple[StrategyName, str]:

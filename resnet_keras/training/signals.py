@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 # 128 plus the number of the signal, as a shell reports it.
 SIGNAL_EXIT = 128
+# Slurm and systemd send SIGTERM to all processes of a job, and a launcher passes on its own.
+SAME_SECONDS = 2.0
 
 
 class StopRequest:
@@ -17,13 +20,16 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._since = 0.0
 
     def request(self, number: int, frame: FrameType | None) -> None:
         """Takes the first signal; a second one acts at once, as it would without a run."""
-        self.signal = number
-        signal.signal(number, signal.SIG_DFL)
-        if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
+        if self.signal is None:
+            self.signal, self._since = number, time.monotonic()
+        elif number == signal.SIGINT or time.monotonic() - self._since > SAME_SECONDS:
+            interrupts = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if interrupts else signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def join(self) -> None:
         """Takes over a request that came to another process of the run."""
