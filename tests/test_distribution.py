@@ -121,15 +121,23 @@ def test_a_step_compiled_by_xla_is_the_same_step(expected, tmp_path):
 
 
 @pytest.mark.slow
+def test_accumulation_on_several_devices_is_refused_before_a_run_begins(tmp_path):
+    process = start("mirrored", tmp_path, {"accumulate": 2})
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "`accumulate` must be 1 where several devices" in output.splitlines()[-1]
+    assert not (tmp_path / "mirrored").exists()
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         {"epochs": 2},
         {"live": True},
-        {"accumulate": 3, "epochs": 3},
         {"optimizer": "sgd", "ema": 0.9, "batch_norm": "synchronized"},
     ],
-    ids=["frozen batch norm", "whole network", "accumulated gradients", "averages"],
+    ids=["frozen batch norm", "whole network", "averages"],
 )
 def test_four_workers_do_what_one_device_does(options, tmp_path):
     finish([start("one", tmp_path, options)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -117,21 +117,6 @@ class Replicas:
         if self.count == 1:
             return values
         return tf.distribute.get_replica_context().all_reduce(SUM, values)
-
-    def even_out(self, variables: Sequence[Any]) -> None:
-        """Gives all replicas the mean of what they have in each of the variables.
-
-        What they have together stays the same, and any one of them can speak for all.
-        """
-
-        def on_replica() -> None:
-            for variable, total in zip(
-                variables, self.total([each.value for each in variables]), strict=True
-            ):
-                variable.assign(total / self.count)
-
-        if self.count > 1 and variables:
-            tf.function(lambda: self.strategy.run(on_replica), autograph=False)()
 
     def facts(self) -> dict[str, Any]:
         """Returns what the environment of a run says about them."""

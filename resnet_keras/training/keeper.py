@@ -14,7 +14,7 @@ from resnet_keras.errors import DivergedError
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.training.feed import Feed
 from resnet_keras.training.loop import Sums
-from resnet_keras.training.optimizers import accumulated, averaged
+from resnet_keras.training.optimizers import averaged
 from resnet_keras.training.plan import PhasePlan
 from resnet_keras.training.runs import write_csv
 from resnet_keras.training.state import Row, model_tensors, trained_tensors
@@ -76,7 +76,7 @@ class Keeper:
         if self._run.stop.signal is not None:
             self._save()
             self._leave()
-        if time.monotonic() - self._written > CHECKPOINT_SECONDS and self._is_settled():
+        if time.monotonic() - self._written > CHECKPOINT_SECONDS:
             self._save()
 
     def _add(self, steps: int, sums: Sums) -> None:
@@ -140,14 +140,7 @@ class Keeper:
         row["seconds"] = round(progress.seconds, 6)
         return row
 
-    def _is_settled(self) -> bool:
-        """Returns whether no gradients wait that replicas would have to add up first."""
-        batches = int(keras.ops.convert_to_numpy(self._trainer.optimizer.iterations))
-        return self._run.replicas.count == 1 or batches % self._plan.phase.accumulate == 0
-
     def _save(self, *, between_phases: bool = False) -> None:
-        if not self._is_settled():
-            self._run.replicas.even_out(accumulated(self._trainer.optimizer))
         if self._best is not None:
             self._run.checkpoints.save_best(
                 model_tensors(self._run.model) | self._best, self._run.model

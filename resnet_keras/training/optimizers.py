@@ -52,7 +52,8 @@ class Phase:
         label_smoothing: Share of each label spread over all classes, in [0, 1).
         ema: Share that a running average of the weights keeps in each step, in [0, 1), 0.99 for
             instance; what is validated, and kept, is then the average. 0 for none.
-        accumulate: Batches whose gradients are averaged before the weights move.
+        accumulate: Batches whose gradients are averaged before the weights move; 1 where several
+            devices of TensorFlow train together.
         image_size: Side that the training pictures are shrunk to, in pixels, at most that of the
             data; None for that of the data. Validation always sees the size of the data. Phases
             of growing size are progressive resizing (fast.ai 2018, DAWNBench).
@@ -182,9 +183,3 @@ def _averages(optimizer: Any) -> list[Any]:
     if not optimizer.use_ema:
         return []
     return [variable for variable in optimizer.variables if variable.name.endswith("_average")]
-
-
-def accumulated(optimizer: Any) -> list[Any]:
-    """Returns the gradients that Keras keeps until the weights move."""
-    variables = optimizer.variables
-    return [variable for variable in variables if variable.name.endswith("gradient_accumulator")]

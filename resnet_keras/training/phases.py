@@ -144,6 +144,7 @@ def fine_tune(
     _check(model, data, phases, views=views, monitor=monitor, cache_bits=cache_bits)
     replicas = replicas_of(_found(strategy))
     compiled = _compiled(jit_compile, replicas)
+    _check_accumulation(phases, replicas)
     folder, before = Path(run_dir), record_of(model)
     _adopt(model, data, folder.name)
     display = Display(quiet=quiet)
@@ -205,6 +206,16 @@ def _compiled(wanted: bool | None, replicas: Replicas) -> bool:
     # XLA halves the speed of training on CPU.
     on_gpu = replicas.count == 1 and bool(tf.config.list_physical_devices("GPU"))
     return on_gpu if wanted is None else wanted
+
+
+def _check_accumulation(phases: Sequence[Phase], replicas: Replicas) -> None:
+    """Keras decides in the graph whether to update the weights, which replicas cannot follow."""
+    if replicas.count > 1 and any(phase.accumulate > 1 for phase in phases):
+        raise ValueError(
+            "`accumulate` must be 1 where several devices of TensorFlow train together: choose the "
+            f"batch size that is wanted, of which each of the {replicas.count} devices takes a "
+            f"share. Received: accumulate={max(phase.accumulate for phase in phases)}"
+        )
 
 
 def _config(model: keras.Model, settings: Settings) -> dict[str, Any]:
