@@ -58,7 +58,7 @@ class Sharing:
     @property
     def static_size(self) -> int | None:
         """Pictures that this process sees in a step; None if that changes."""
-        fixed = self._fills or not self.pictures % self.batch_size or self.drop_remainder
+        fixed = self.static or not self.pictures % self.batch_size or self.drop_remainder
         return self.replica_size * len(self.numbers) if fixed else None
 
     @property
@@ -98,13 +98,14 @@ class Sharing:
             row: A row of `order`.
 
         Returns:
-            Indices of pictures, `replica_size` for each replica, with -1 for what fills them;
+            Indices of pictures, as many for each replica, with -1 for what fills its share;
             without any such where one replica sees all and its shape may change.
         """
         if not self._fills:
             return row[row >= 0]
-        shares = [row[number :: self.replicas] for number in self.numbers]
+        shortest = -(-int((row >= 0).sum()) // self.replicas)
+        size = self.replica_size if self.static else shortest
+        shares = [row[number :: self.replicas][:size] for number in self.numbers]
         return np.concatenate(
-            [np.pad(share, (0, self.replica_size - len(share)), constant_values=-1)
-             for share in shares]
-        )  # fmt: skip
+            [np.pad(share, (0, size - len(share)), constant_values=-1) for share in shares]
+        )
