@@ -57,11 +57,6 @@ class Replicas:
         named = (tf.distribute.OneDeviceStrategy, tf.distribute.TPUStrategy)
         return bool(self.count == 1) and not isinstance(self.strategy, named)
 
-    @property
-    def devices(self) -> int:
-        """Number of devices that have a copy of the weights, in all processes together."""
-        return int(self.count)
-
     def split(self, values: Any) -> Any:
         """Returns tensors, one share a replica of this process after the other, as `run` wants.
 

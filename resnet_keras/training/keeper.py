@@ -40,7 +40,7 @@ class Keeper:
     Args:
         run: The run that is under way; its progress is moved forward here.
         plan: The phase.
-        trainer: What was compiled for the phase.
+        trainer: What trains in the phase, with its optimizer.
         feed: The batches of the phase.
         validate: Returns the evaluation of the validation part; None if there is none.
     """

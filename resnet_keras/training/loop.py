@@ -36,7 +36,7 @@ def streamed_steps(
     """Returns the steps that read each batch when it is needed.
 
     Args:
-        trainer: The compiled network.
+        trainer: The network, with its optimizer.
         feed: Its batches.
         loss: Returns the loss of each picture.
         replicas: Those that share a batch.
@@ -69,7 +69,7 @@ def resident_steps(
     """Returns the steps on features in memory, most of an epoch in one call.
 
     Args:
-        trainer: The compiled head.
+        trainer: The head, with its optimizer.
         feed: The order of the pictures.
         loss: Returns the loss of each picture.
         activations: The features of the pictures of this process.

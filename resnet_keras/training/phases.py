@@ -164,7 +164,8 @@ def fine_tune(
             cache=options,
             precision=precision,
             drop_remainder=drop_remainder,
-            static=compiled,
+            # XLA compiles each shape anew, and it compiles all that runs on a TPU.
+            static=compiled or isinstance(replicas.strategy, tf.distribute.TPUStrategy),
             seed=seed,
         )
         plans = plan_phases(model, data, phases, options=options, workers=replicas.workers)

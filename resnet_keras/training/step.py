@@ -101,7 +101,7 @@ def train_step(trainer: keras.Model, loss: Any, replicas: Replicas) -> Step:
     so that a replica may have fewer of them than others, or none.
 
     Args:
-        trainer: From the inputs to logits, compiled with its optimizer.
+        trainer: From the inputs to logits, with its optimizer.
         loss: Returns the loss of each picture.
         replicas: Those that share a batch.
 
