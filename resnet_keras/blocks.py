@@ -237,5 +237,5 @@ class Blocks:
         for place in self.spec.places():
             x = block(x, place)
         if self.spec.preactivation:
-            x = self.norm(x, name=f"stage{len(self.spec.blocks)}_norm")
+            x = self.norm(x, name=f"stage{self.spec.end}_norm")
         return x

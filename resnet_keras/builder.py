@@ -10,9 +10,20 @@ from typing import Any, Literal
 import keras
 
 from resnet_keras.blocks import Blocks
+from resnet_keras.head import apply_head, pooled
 from resnet_keras.layers import PREPROCESS, Preprocess, functional, record_of
 from resnet_keras.records import Recipe, Record
-from resnet_keras.specs import Block, ConvRole, Pooling, ResNetSpec, Shortcut, Stem, Variant
+from resnet_keras.specs import (
+    Activation,
+    Block,
+    ConvRole,
+    Normalization,
+    Pooling,
+    ResNetSpec,
+    Shortcut,
+    Stem,
+    Variant,
+)
 from resnet_keras.weights import (
     Weights,
     head_layers,
@@ -44,8 +55,11 @@ def build_resnet(
     width_per_group: int | None = None,
     conv_bias: tuple[ConvRole, ...] | None = None,
     output_stride: int | None = None,
+    last_stage: int | None = None,
     pooling: Pooling | None = None,
     head: tuple[int, ...] | None = None,
+    head_normalization: Normalization | None = None,
+    head_activation: Activation | None = None,
     dropout: float = 0.0,
     stochastic_depth: float = 0.0,
     zero_init_residual: bool = True,
@@ -54,8 +68,9 @@ def build_resnet(
 
     The preprocessing that the weights were trained with is the first layer of the graph.
     Arguments that describe the network and are not given follow the weights; those that are
-    given must agree with them, but for `output_stride`, which no weights depend on, and for
-    `pooling` and `head`, which make a new head where they differ.
+    given must agree with them, but for `output_stride`, which no weights depend on, for
+    `last_stage`, which leaves out the weights of later stages, and for what describes the head.
+    Where `last_stage` or the head differs, the head is new.
 
     Args:
         depth: 18, 34, 50, 101, 152 or 200; with `stem="cifar"` 6n + 2 or 9n + 2; 50 if neither
@@ -65,7 +80,8 @@ def build_resnet(
             None for He initialisation.
         num_classes: Number of logits. "weights" keeps those of the weights (1000 without
             weights); another number than theirs makes a new head; None leaves the head out, so
-            that the model returns features `(batch, height / 32, width / 32, channels)`.
+            that the model returns features `(batch, height / 32, width / 32, channels)`, or
+            larger ones, see `output_stride` and `last_stage`.
         keep_classes: Classes of the weights whose rows of the head are kept: their names, or new
             names and for each the class or classes that it stands for. Decides `num_classes`.
         input_shape: Height, width and channels of the pictures; None for any size. Weights for
@@ -81,8 +97,14 @@ def build_resnet(
         width_per_group: Channels a group, at a stage width of 64 (ResNeXt, wide ResNet).
         conv_bias: Convolutions that have a bias: any of "stem", "shortcut", "inner", "last".
         output_stride: 32, 16 or 8; strides beyond it become dilation.
+        last_stage: The stage that the backbone ends with, 1 to 4, or 1 to 3 with the CIFAR stem;
+            the head sees its features. With pre-activation, the norm and ReLU with which the
+            next stage of the weights began become the last ones.
         pooling: "avg", "max" or "both" side by side.
-        head: Units of hidden layers, each followed by ReLU, between pooling and logits.
+        head: Units of hidden layers between pooling and logits.
+        head_normalization: What normalises the inputs of each dense layer of the head: "none",
+            "batch" or "layer".
+        head_activation: What follows each hidden layer: "relu", "gelu" or "silu".
         dropout: Share of the inputs of each dense layer dropped in training, in [0, 1).
         stochastic_depth: Share of the pictures for which the last block's branch is dropped in
             training, in [0, 1); linearly less in the blocks before.
@@ -123,8 +145,11 @@ def build_resnet(
         width_per_group=width_per_group,
         conv_bias=conv_bias,
         output_stride=output_stride,
+        last_stage=last_stage,
         pooling=pooling,
         head=head,
+        head_normalization=head_normalization,
+        head_activation=head_activation,
     )
     classes = _num_classes(num_classes, source)
     model = build_network(
@@ -159,35 +184,8 @@ def build_network(
     x = Preprocess(record, name=PREPROCESS)(images)
     x = blocks.stages(blocks.stem(x))
     if num_classes is not None:
-        x = _head(_pool(x, spec.pooling), spec.head, num_classes, dropout=dropout)
+        x = apply_head(pooled(x, spec.pooling), spec, num_classes, dropout=dropout)
     return functional(images, x, name=f"resnet{spec.depth}")
-
-
-def _pool(x: keras.KerasTensor, pooling: Pooling) -> keras.KerasTensor:
-    average, largest = keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D
-    # Whatever precision the network computes in, the head sees float32.
-    if pooling != "both":
-        return (average if pooling == "avg" else largest)(dtype="float32", name="head_pool")(x)
-    both = [
-        average(dtype="float32", name="head_pool_avg")(x),
-        largest(dtype="float32", name="head_pool_max")(x),
-    ]
-    return keras.layers.Concatenate(dtype="float32", name="head_pool")(both)
-
-
-def _head(
-    x: keras.KerasTensor, hidden: tuple[int, ...], num_classes: int, *, dropout: float
-) -> keras.KerasTensor:
-    for number, units in enumerate(hidden, 1):
-        if dropout:
-            x = keras.layers.Dropout(dropout, dtype="float32", name=f"head_{number}_dropout")(x)
-        x = keras.layers.Dense(
-            units, kernel_initializer="he_normal", dtype="float32", name=f"head_{number}_dense"
-        )(x)
-        x = keras.layers.ReLU(name=f"head_{number}_relu", dtype="float32")(x)
-    if dropout:
-        x = keras.layers.Dropout(dropout, dtype="float32", name="head_dropout")(x)
-    return keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
 
 
 def _given(**arguments: Any) -> dict[str, Any]:
@@ -207,7 +205,13 @@ def _record(wanted: Mapping[str, Any], source: Weights | None, channels: int) ->
                 f"with {name}={theirs!r}: leave it out or choose other weights. "
                 f"Received: {name}={wanted[name]!r}"
             )
-    record = dataclasses.replace(record, spec=dataclasses.replace(record.spec, **wanted))
+    spec = dataclasses.replace(record.spec, **wanted)
+    if spec.end > record.spec.end:
+        raise ValueError(
+            f"`last_stage` must be one that the weights {record.name!r} have, which end at "
+            f"stage{record.spec.end}. Received: last_stage={spec.end}"
+        )
+    record = dataclasses.replace(record, spec=spec)
     if len(record.recipe.mean) == channels:
         return record
     return dataclasses.replace(record, recipe=_recipe(channels))  # until the weights bring theirs
@@ -260,6 +264,5 @@ def _num_classes(wanted: int | Literal["weights"] | None, source: Weights | None
 
 def _skipped_head(model: keras.Model, source: Weights, num_classes: int | None) -> tuple[str, ...]:
     """Returns the layers of the head if that of the weights is not the model's."""
-    theirs, ours = source.record.spec, record_of(model).spec
-    same = (ours.pooling, ours.head) == (theirs.pooling, theirs.head)
+    same = record_of(model).spec.head_design == source.record.spec.head_design
     return () if same and source.num_classes == num_classes else head_layers(model, source)

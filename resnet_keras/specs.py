@@ -11,6 +11,8 @@ Variant = Literal["v1", "v1.5", "v2", "d", "v2d"]
 Shortcut = Literal["A", "B", "stage", "C", "none"]
 Stem = Literal["imagenet", "cifar"]
 Pooling = Literal["avg", "max", "both"]
+Normalization = Literal["none", "batch", "layer"]
+Activation = Literal["relu", "gelu", "silu"]
 ConvRole = Literal["stem", "shortcut", "inner", "last"]
 PoolPadding = Literal["symmetric", "zeros", "same"]
 
@@ -103,6 +105,12 @@ class ResNetSpec:
         output_stride: The features are at most this many times smaller than the picture: 32, 16
             or 8; strides beyond it become dilation (Chen et al. 2017, arXiv 1706.05587).
         stage_blocks: Blocks in each stage where `DEPTHS` has others for the depth; empty if not.
+        last_stage: The stage that the backbone ends with, from 1; None for the last there is.
+        head_normalization: What normalises the inputs of each dense layer of the head: "none",
+            "batch" (Ioffe and Szegedy 2015, arXiv 1502.03167) or "layer" (Ba et al. 2016, arXiv
+            1607.06450).
+        head_activation: What follows the hidden layers: "relu", "gelu" or "silu" (Hendrycks and
+            Gimpel 2016, arXiv 1606.08415).
     """
 
     depth: int = 50
@@ -122,6 +130,9 @@ class ResNetSpec:
     head: tuple[int, ...] = ()
     output_stride: int = 32
     stage_blocks: tuple[int, ...] = ()
+    last_stage: int | None = None
+    head_normalization: Normalization = "none"
+    head_activation: Activation = "relu"
 
     def __post_init__(self) -> None:
         _check_choice("variant", self.variant, get_args(Variant))
@@ -131,6 +142,8 @@ class ResNetSpec:
         _check_choice("pool_padding", self.pool_padding, get_args(PoolPadding))
         _check_choice("stride_block", self.stride_block, ("first", "last"))
         _check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
+        _check_choice("head_normalization", self.head_normalization, get_args(Normalization))
+        _check_choice("head_activation", self.head_activation, get_args(Activation))
         # JSON has lists where the spec, which is hashed, has tuples.
         object.__setattr__(self, "head", tuple(self.head))
         object.__setattr__(self, "conv_bias", _ordered_roles(self.conv_bias))
@@ -142,6 +155,7 @@ class ResNetSpec:
             raise ValueError(f"`head` must hold positive integers. Received: head={self.head!r}")
         self._check_groups()
         self._check_stage_blocks()
+        object.__setattr__(self, "last_stage", self._checked_last_stage())
         if self.shortcut == "A" and self.widths[0] * self.expansion < self.stem_filters:
             raise ValueError(
                 "`shortcut='A'` can only add channels, and the stages must not be narrower than "
@@ -156,6 +170,16 @@ class ResNetSpec:
                 f"`stage_blocks` must give {len(self.widths)} stages the {self.depth - 2} layers "
                 f"of depth {self.depth}, {layers} a block. Received: stage_blocks={counts!r}"
             )
+
+    def _checked_last_stage(self) -> int:
+        stages = len(self.widths)
+        wanted = stages if self.last_stage is None else self.last_stage
+        if not _is_count(wanted) or wanted > stages:
+            raise ValueError(
+                f"`last_stage` must be an integer from 1 to {stages} with the {self.stem} stem. "
+                f"Received: last_stage={wanted!r}"
+            )
+        return wanted
 
     def _check_groups(self) -> None:
         for name in ("groups", "width_per_group"):
@@ -181,7 +205,20 @@ class ResNetSpec:
             name = f"{'Plain' if self.shortcut == 'none' else 'ResNet'}-{self.depth}"
         stem = " for CIFAR" if self.stem == "cifar" else ""
         width = "" if self.width == 1 else f", width {self.width:g}"
-        return f"{name} {self.variant}{stem}{width}"
+        end = "" if self.end == len(self.widths) else f", through stage{self.end}"
+        return f"{name} {self.variant}{stem}{width}{end}"
+
+    @property
+    def end(self) -> int:
+        """Number of the stage that the backbone ends with."""
+        assert self.last_stage is not None
+        return self.last_stage
+
+    @property
+    def head_design(self) -> tuple[object, ...]:
+        """All that decides what the weights of a head mean, but for the classes."""
+        activation = self.head_activation if self.head else None
+        return self.end, self.pooling, self.head, self.head_normalization, activation
 
     @property
     def preactivation(self) -> bool:
@@ -195,7 +232,7 @@ class ResNetSpec:
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Number of blocks in each stage."""
+        """Number of blocks in each stage, those beyond `last_stage` included."""
         if self.stage_blocks:
             return self.stage_blocks
         if self.stem == "imagenet":
@@ -225,7 +262,7 @@ class ResNetSpec:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels of the picture per step of each stage's output."""
+        """Pixels of the picture per step of the output of each stage through `last_stage`."""
         stride, ends = STEMS[self.stem][1], {}
         for place in self.places():
             stride *= place.stride
@@ -252,9 +289,13 @@ class ResNetSpec:
         }[self.shortcut]
 
     def places(self) -> Iterator[Place]:
-        """Yields the blocks in their order, with what `output_stride` makes of their strides."""
+        """Yields the blocks in their order, with what `output_stride` makes of their strides.
+
+        Those of stages beyond `last_stage` are left out.
+        """
         stride, dilation, done = STEMS[self.stem][1], 1, 0
-        for stage, (count, width) in enumerate(zip(self.blocks, self.widths, strict=True), 1):
+        kept = self.blocks[: self.end]
+        for stage, (count, width) in enumerate(zip(kept, self.widths, strict=False), 1):
             halving = self._halving_block(stage, count)
             for number in range(1, count + 1):
                 done += 1
@@ -263,7 +304,7 @@ class ResNetSpec:
                 if stride * step > self.output_stride:
                     dilation, step = dilation * step, 1
                 stride *= step
-                share = done / sum(self.blocks)
+                share = done / sum(kept)
                 yield Place(stage, number, width, step, entry, dilation, share)
 
     def _halving_block(self, stage: int, count: int) -> int:

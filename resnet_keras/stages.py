@@ -23,9 +23,14 @@ _PART = re.compile(r"stage\d")
 
 def part_of(layer: keras.layers.Layer) -> str:
     """Returns the part that a layer belongs to, by its name: "stem", "stage1" to "head"."""
-    if stage := _PART.match(layer.name):
+    return part_named(layer.name)
+
+
+def part_named(name: str) -> str:
+    """Returns the part that a layer of that name belongs to."""
+    if stage := _PART.match(name):
         return stage.group()
-    return "head" if is_head(layer.name) else "stem"
+    return "head" if is_head(name) else "stem"
 
 
 def freeze(
@@ -34,7 +39,7 @@ def freeze(
     """Freezes everything up to and including a stage; what follows is left as it is.
 
     Compile the model again afterwards: Keras ignores a change of trainability until then, so a
-    model that was compiled asks for it.
+    model that was compiled asks for it. The head is never frozen, its own batch norm included.
 
     Args:
         model: A model of `build_resnet`.
@@ -72,7 +77,8 @@ def unfreeze(
         batch_norm: What happens to batch norm inside what trains: "train" or "synchronized" (all
             of it moves; where replicas share a batch, by the statistics of each one's own part,
             or by those of the whole batch; the same on one device), "affine" (gamma and beta
-            train, the statistics stay) or "frozen" (nothing moves).
+            train, the statistics stay) or "frozen" (nothing moves). That of the head, whose
+            statistics start at 0 and 1, always trains with the head; "synchronized" holds for it.
 
     Raises:
         ValueError: If the stage or the mode is unknown, or the model has no such stage.
@@ -115,12 +121,14 @@ def _set_trainable(
     for layer in model.layers:
         if part_of(layer) not in parts:
             continue
-        if isinstance(layer, BatchNorm):
+        if isinstance(layer, BatchNorm) and not is_head(layer.name):
             layer.trainable = batch_norm != "frozen"
             layer.fixed_statistics = batch_norm == "affine"
             layer.synchronized = batch_norm == "synchronized"
         else:
             layer.trainable = trainable
+            if isinstance(layer, BatchNorm):
+                layer.synchronized = batch_norm == "synchronized"
     # Keras would go on with the old setting without a word; not being compiled, it asks.
     model.compiled = False
 
@@ -176,7 +184,7 @@ def split_at(model: keras.Model, boundary: Boundary) -> tuple[keras.Model, keras
     return first, second
 
 
-def feature_pyramid(model: keras.Model, stages: tuple[int, ...] = (1, 2, 3, 4)) -> keras.Model:
+def feature_pyramid(model: keras.Model, stages: tuple[int, ...] | None = None) -> keras.Model:
     """Returns the model from pixels to the features of several stages, for detectors.
 
     The features of stage `n` are named "C2" to "C5" as in Lin et al. 2016, arXiv 1612.03144. At
@@ -187,7 +195,7 @@ def feature_pyramid(model: keras.Model, stages: tuple[int, ...] = (1, 2, 3, 4)) 
 
     Args:
         model: A model of `build_resnet`, with or without a head.
-        stages: Numbers of the stages, 1 to 4, in increasing order.
+        stages: Numbers of the stages, 1 to 4, in increasing order; None for all there are.
 
     Returns:
         A flat Functional model with a dictionary of features, `(batch, height / stride, width /
@@ -202,6 +210,8 @@ def feature_pyramid(model: keras.Model, stages: tuple[int, ...] = (1, 2, 3, 4)) 
         {'C3': (None, 8, 8, 32), 'C4': (None, 4, 4, 64), 'C5': (None, 2, 2, 128)}
     """
     known = {part_of(layer) for layer in model.layers}
+    if stages is None:
+        stages = tuple(n for n in range(1, len(PARTS) - 1) if f"stage{n}" in known)
     if not stages or list(stages) != sorted({*stages}) or {f"stage{n}" for n in stages} - known:
         raise ValueError(
             "`stages` must hold numbers of stages that the model has, in increasing order. "

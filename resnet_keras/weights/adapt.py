@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,7 @@ from resnet_keras.weights.files import Weights, listed, near
 Classes = Sequence[str] | Mapping[str, str | Sequence[str]]
 
 _FIRST_KERNELS = ("stem_conv/kernel", "stem_1_conv/kernel")
+_STAGE = re.compile(r"stage(\d)")
 _KERNEL, _BIAS = "logits/kernel", "logits/bias"
 _logger = logging.getLogger("resnet_keras")
 
@@ -54,6 +56,36 @@ def adapt_channels(weights: Weights, channels: int) -> Weights:
     return Weights(
         dataclasses.replace(weights.record, recipe=recipe), {**weights.tensors, name: kernel}
     )
+
+
+def leave_out_stages(weights: Weights, last_stage: int) -> Weights:
+    """Returns weights without the stages behind the one that the model ends with.
+
+    Pre-activation networks end with a norm. Behind an earlier stage it is the one with which the
+    next stage began, as both see the same features.
+    """
+    record, end = weights.record, weights.record.spec.end
+    if last_stage >= end:
+        return weights
+    gone = [f"stage{number}" for number in range(last_stage + 1, end + 1)]
+    tensors = {name: tensor for name, tensor in weights.tensors.items() if _stage(name) not in gone}
+    if record.spec.preactivation:
+        entry, norm = f"{gone[0]}_block1_preact_bn/", f"stage{last_stage}_norm_bn/"
+        for name in [name for name in weights.tensors if name.startswith(entry)]:
+            tensors[name.replace(entry, norm)] = weights.tensors[name]
+    _logger.warning(
+        "%s of %r %s left out: the model ends at stage%d",
+        " and ".join(filter(None, (", ".join(gone[:-1]), gone[-1]))),
+        record.name,
+        "are" if len(gone) > 1 else "is",
+        last_stage,
+    )
+    return Weights(record, tensors)
+
+
+def _stage(name: str) -> str:
+    found = _STAGE.match(name)
+    return found.group() if found else ""
 
 
 def absorb_bias(weights: Weights, wanted: set[str]) -> Weights:

@@ -14,14 +14,21 @@ from resnet_keras.errors import WeightsError
 from resnet_keras.layers import is_head, record_of, set_record
 from resnet_keras.records import Record
 from resnet_keras.specs import ResNetSpec
-from resnet_keras.weights.adapt import absorb_bias, adapt_channels
+from resnet_keras.weights.adapt import absorb_bias, adapt_channels, leave_out_stages
 from resnet_keras.weights.files import Weights, listed, write_tensors
 from resnet_keras.weights.registry import resolve
 from resnet_keras.weights.sources import read_weights
 
-# What a network may have otherwise than its weights: nothing of it is stored in tensors, but that
-# pooling and hidden layers decide what the head means.
-FREE_FIELDS = ("output_stride", "pooling", "head")
+# What a network may have otherwise than its weights: it decides how much of the backbone there is,
+# and what the head means, but no tensor of the backbone depends on it.
+FREE_FIELDS = (
+    "output_stride",
+    "last_stage",
+    "pooling",
+    "head",
+    "head_normalization",
+    "head_activation",
+)
 _HEAD = "logits"
 _logger = logging.getLogger("resnet_keras")
 
@@ -57,7 +64,8 @@ def load_weights(
 ) -> None:
     """Loads weights into a model: every tensor of both sides by its name, or none.
 
-    The record of the weights, and so their preprocessing, becomes that of the model.
+    The record of the weights, and so their preprocessing, becomes that of the model. Of weights
+    for more stages than the model has, the others are left out, which is said.
 
     Args:
         model: A model from `build_resnet`.
@@ -73,6 +81,7 @@ def load_weights(
     spec = record_of(model).spec
     weights = source if isinstance(source, Weights) else read_weights(resolve(source, spec.depth))
     _check_spec(weights.record, spec)
+    weights = leave_out_stages(weights, spec.end)
     weights = absorb_bias(adapt_channels(weights, model.input.shape[-1]), set(_variables(model)))
     variables = {name: item for name, item in _variables(model).items() if _layer(name) not in skip}
     tensors = {name: item for name, item in weights.tensors.items() if _layer(name) not in skip}
@@ -111,7 +120,8 @@ def head_layers(model: keras.Model, weights: Weights) -> tuple[str, ...]:
 def _check_spec(record: Record, spec: ResNetSpec) -> None:
     for field in dataclasses.fields(ResNetSpec):
         theirs, ours = getattr(record.spec, field.name), getattr(spec, field.name)
-        if theirs == ours or field.name in FREE_FIELDS:
+        longer = field.name == "last_stage" and ours > theirs
+        if theirs == ours or (field.name in FREE_FIELDS and not longer):
             continue
         if field.name == "conv_bias" and set(ours) < set(theirs):
             continue  # `absorb_bias` takes in those that a batch norm follows
@@ -156,24 +166,35 @@ def _check_shapes(
     if not differing:
         return
     start = f"The weights {weights.record.name!r} do not fit the model"
-    if {_layer(name) for name in differing} == {_HEAD}:
+    same_classes = weights.num_classes == _classes(variables)
+    if not same_classes and {_layer(name) for name in differing} == {_HEAD}:
         raise WeightsError(
             f"{start}: they have {weights.num_classes} classes and the model has "
-            f"{variables[f'{_HEAD}/bias'].shape[0]}; "
+            f"{_classes(variables)}; "
             f'`skip=("{_HEAD}",)` keeps the new head of the model.'
         )
     raise WeightsError(f"{start}: {listed(differing.values(), limit=3)}.")
 
 
+def _classes(variables: dict[str, keras.Variable]) -> int | None:
+    bias = variables.get(f"{_HEAD}/bias")
+    return None if bias is None else int(bias.shape[0])
+
+
 def _report_skipped(weights: Weights, model: keras.Model, skip: Iterable[str]) -> None:
     own = {layer.name for layer in model.layers}
     if _HEAD in skip and _HEAD in own:
-        _logger.warning(
-            "The head is new: the model has %d classes, %r %s",
-            model.get_layer(_HEAD).units,
-            weights.record.name,
-            weights.num_classes or "no head",
-        )
+        name, theirs = weights.record.name, weights.num_classes
+        classes = model.get_layer(_HEAD).units
+        if classes == theirs:
+            _logger.warning("The head is new: that of %r has other inputs or layers", name)
+        else:
+            _logger.warning(
+                "The head is new: the model has %d classes, %r %s",
+                classes,
+                name,
+                theirs or "no head",
+            )
     for layer in skip:
         if layer in own:
             _logger.info("%s keeps its own values: not loaded from %r", layer, weights.record.name)

@@ -12,6 +12,14 @@ PINNED = {
     "resnet18_v2": {"depth": 18, "variant": "v2"},
     "resnet50_v2d": {"depth": 50, "variant": "v2d"},
     "resnet18_d": {"depth": 18, "variant": "d"},
+    "resnet18_v2_stage3": {
+        "depth": 18,
+        "variant": "v2",
+        "last_stage": 3,
+        "head": (8,),
+        "head_normalization": "batch",
+        "head_activation": "gelu",
+    },
     "resnet20_cifar": {
         "depth": 20,
         "stem": "cifar",

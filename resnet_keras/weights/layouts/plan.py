@@ -55,7 +55,7 @@ def layers_of(spec: ResNetSpec) -> Iterator[Layer]:
         yield from _block(spec, place, channels)
         channels = place.width * spec.expansion
     if spec.preactivation:
-        yield Layer("stage4_norm_bn", "bn", (channels,), "norm")
+        yield Layer(f"stage{spec.end}_norm_bn", "bn", (channels,), "norm")
     yield Layer("logits", "dense", (channels, None), bias=True)
 
 
