@@ -59,11 +59,12 @@ def train(name, phases, **options):
     found[f"{name}/accuracy"] = [[row["accuracy"], row["val_accuracy"]] for row in result.history]
     found[f"{name}/test"] = result.test.probabilities
 
-train("head", [Phase("head", 3, ema=0.9, accumulate=2), Phase("head", 2, label_smoothing=0.1)],
+train("head", [Phase("head", 3, ema=0.9, accumulate=2),
+               Phase("head", 2, label_smoothing=0.1, class_balance=True)],
       cache="memory")
 train("stage3", [Phase("stage3", 2, **slow), Phase("stage3", 2, batch_norm="train", **slow)],
       cache="memory")
-train("live", [Phase("stage2", 2, batch_norm="affine", **slow)], cache=None)
+train("live", [Phase("stage2", 2, batch_norm="affine", layer_decay=0.5, **slow)], cache=None)
 train("all", [Phase("all", 2, batch_norm="train", **slow),
               Phase("all", 1, batch_norm="synchronized", **slow)],
       cache=None, flips="both", augmentation=Augmentation(rotation=10, contrast=0.1))

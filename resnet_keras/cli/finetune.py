@@ -17,10 +17,11 @@ from resnet_keras.cli.common import (
     Source,
     import_tensorflow,
 )
+from resnet_keras.cli.config import ConfigOption
 from resnet_keras.cli.results import finish
 
 Stage = Literal["stage4", "stage3", "stage2", "stage1", "all"]
-TRAINING, PICTURES, RUN = "Training", "Pictures", "Run"
+TRAINING, NETWORK, PICTURES, RUN = "Training", "Network", "Pictures", "Run"
 # Degrees, and shares of the side, the scale, 255 and the contrast.
 LIGHT = {"rotation": 8.0, "translation": 0.05, "zoom": 0.08, "brightness": 0.08, "contrast": 0.1}
 
@@ -28,13 +29,65 @@ LIGHT = {"rotation": 8.0, "translation": 0.05, "zoom": 0.08, "brightness": 0.08,
 def finetune(
     source: Source,
     weights: Annotated[
-        str, Option(help='"imagenet", a name in `weights list`, a file, or a run folder.')
+        str,
+        Option(help='"imagenet", a name in `weights list`, a file, a run folder, or "none".'),
     ] = "open_nsfw",
-    depth: Annotated[int, Option(help='That of "imagenet": 18, 34, 50, 101 or 152.')] = 50,
+    depth: Annotated[
+        int, Option(help='That of "imagenet" and "none": 18, 34, 50, 101 or 152.')
+    ] = 50,
+    config: ConfigOption = None,
     run_dir: Annotated[
         Path | None,
-        Option(help="Run folder.  [default: runs/NAME of the pictures]", rich_help_panel=RUN),
+        Option(help="Run folder.  \\[default: runs/NAME of the pictures]", rich_help_panel=RUN),
     ] = None,
+    last_stage: Annotated[
+        int | None,
+        Option(
+            min=1,
+            max=4,
+            help="Stage that the network ends with.  \\[default: that of the weights]",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    pooling: Annotated[
+        Literal["avg", "max", "both"] | None,
+        Option(
+            help="What the head sees of the features.  \\[default: that of the weights]",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        Option(
+            metavar="UNITS",
+            help='Hidden layers of the head, such as 256,128; "" for none.  '
+            "\\[default: those of the weights]",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    head_normalization: Annotated[
+        Literal["none", "batch", "layer"] | None,
+        Option(
+            help="Of the inputs of each layer of the head.  \\[default: that of the weights]",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    head_activation: Annotated[
+        Literal["relu", "gelu", "silu"] | None,
+        Option(
+            help="Of the hidden layers of the head.  \\[default: that of the weights]",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
+    dropout: Annotated[
+        float,
+        Option(
+            min=0.0,
+            max=0.99,
+            help="Share of the inputs of each layer of the head dropped in training.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = 0.0,
     head_epochs: Annotated[
         int, Option(min=0, help="Epochs in which the head alone trains.", rich_help_panel=TRAINING)
     ] = 5,
@@ -45,10 +98,18 @@ def finetune(
         Stage, Option(help="First stage that trains after the head.", rich_help_panel=TRAINING)
     ] = "stage4",
     optimizer: Annotated[Literal["adamw", "sgd"], Option(rich_help_panel=TRAINING)] = "adamw",
+    head_learning_rate: Annotated[
+        float | None,
+        Option(
+            min=0.0,
+            help="Peak while the head trains alone.  \\[default: by optimizer]",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     learning_rate: Annotated[
         float | None,
         Option(
-            min=0.0, help="Peak for --start.  [default: by optimizer]", rich_help_panel=TRAINING
+            min=0.0, help="Peak for --start.  \\[default: by optimizer]", rich_help_panel=TRAINING
         ),
     ] = None,
     weight_decay: Annotated[float, Option(min=0.0, rich_help_panel=TRAINING)] = 1e-4,
@@ -72,11 +133,28 @@ def finetune(
     accumulate: Annotated[
         int, Option(min=1, help="Batches a step of the optimizer.", rich_help_panel=TRAINING)
     ] = 1,
+    class_balance: Annotated[
+        bool,
+        Option(
+            "--class-balance/--no-class-balance",
+            help="Let each class count the same in the loss.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
+    layer_decay: Annotated[
+        float,
+        Option(
+            min=0.01,
+            max=1.0,
+            help="Factor on the learning rate for each stage further from the head.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 1.0,
     small_size: Annotated[
         int | None,
         Option(
             min=32,
-            help="Pixels of the pictures in the first half of --epochs.  [default: all the same]",
+            help="Pixels of the pictures in the first half of --epochs.  \\[default: all the same]",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -96,14 +174,23 @@ def finetune(
     ] = "accuracy",
     image_size: Annotated[
         int | None,
-        Option(min=32, help="In pixels.  [default: that of the weights]", rich_help_panel=PICTURES),
+        Option(
+            min=32, help="In pixels.  \\[default: that of the weights]", rich_help_panel=PICTURES
+        ),
     ] = None,
     crop: Annotated[
         float | None,
         Option(
             min=0.1,
             max=1.0,
-            help="Share of the short side that is kept.  [default: that of the weights]",
+            help="Share of the short side that is kept.  \\[default: that of the weights]",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    interpolation: Annotated[
+        Literal["bilinear", "bicubic"] | None,
+        Option(
+            help="How pictures are resized.  \\[default: that of the weights]",
             rich_help_panel=PICTURES,
         ),
     ] = None,
@@ -132,7 +219,7 @@ def finetune(
         int | None,
         Option(
             min=1,
-            help="Cached versions of a picture.  [default: one a flip, three if light]",
+            help="Cached versions of a picture.  \\[default: one a flip, three if light]",
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -161,20 +248,45 @@ def finetune(
     """Fine-tunes pretrained weights on your pictures: the head first, then the last stages.
 
     Example: resnet-keras finetune photos/ --epochs 10 --on-bad-image skip
+
+    Options may also come from a file: resnet-keras finetune --config options.yaml
     """
+    hidden = _units(head)
     devices = import_tensorflow(strategy, join_seconds)
     import keras
 
-    from resnet_keras import Augmentation, Phase, build_resnet, fine_tune, load_images
+    from resnet_keras import Augmentation, Recipe, build_resnet, fine_tune, load_images
     from resnet_keras.distribution.replicas import replicas_of
+    from resnet_keras.training.schedule import Schedule
     from resnet_keras.weights import read_weights, resolve
 
+    schedule = Schedule(
+        head_epochs=head_epochs,
+        epochs=epochs,
+        start=start,
+        optimizer=optimizer,
+        head_learning_rate=head_learning_rate,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        batch_norm=batch_norm,
+        label_smoothing=label_smoothing,
+        ema=ema,
+        accumulate=accumulate,
+        small_size=small_size,
+        class_balance=class_balance,
+        layer_decay=layer_decay,
+    )
+
     keras.utils.set_random_seed(seed)
-    read = read_weights(resolve(weights, depth))
-    recipe = read.record.recipe
+    read = None if weights == "none" else read_weights(resolve(weights, depth))
+    recipe = read.record.recipe if read else Recipe()
     data = load_images(
         source,
-        recipe=dataclasses.replace(recipe, crop=crop or recipe.crop),
+        recipe=dataclasses.replace(
+            recipe,
+            crop=crop or recipe.crop,
+            interpolation=interpolation or recipe.interpolation,
+        ),
         image_size=image_size,
         batch_size=batch_size,
         validation=validation,
@@ -184,31 +296,22 @@ def finetune(
         strategy=devices,
     )
     echo(str(data.report))
-    stages = Phase(
-        start,
-        epochs=max(1, epochs),
-        optimizer=optimizer,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        batch_norm=batch_norm,
-        label_smoothing=label_smoothing,
-        ema=ema,
-        accumulate=accumulate,
-    )
-    head = dataclasses.replace(
-        stages, start="head", epochs=max(1, head_epochs), learning_rate=None, batch_norm="frozen"
-    )
-    small = dataclasses.replace(stages, epochs=max(1, epochs // 2), image_size=small_size)
-    if small_size:
-        stages = dataclasses.replace(stages, epochs=max(1, epochs - epochs // 2))
-    wanted = ((head, head_epochs), (small, small_size and epochs > 1), (stages, epochs))
-    phases = [phase for phase, on in wanted if on]
     folder = run_dir or Path("runs") / default_name(source)
     result = fine_tune(
-        build_resnet(weights=read, num_classes=len(data.class_names)),
+        build_resnet(
+            None if read else depth,
+            weights=read,
+            num_classes=len(data.class_names),
+            last_stage=last_stage,
+            pooling=pooling,
+            head=hidden,
+            head_normalization=head_normalization,
+            head_activation=head_activation,
+            dropout=dropout,
+        ),
         data,
         run_dir=folder,
-        phases=phases,
+        phases=schedule.phases(),
         augmentation=Augmentation(flip, **(LIGHT if augment == "light" else {})),
         precision=precision,
         cache=None if cache == "none" else cache,
@@ -224,6 +327,19 @@ def finetune(
     )
     if replicas_of(devices).workers.is_chief:
         finish(result, data, export=export)
+
+
+def _units(head: str | None) -> tuple[int, ...] | None:
+    """Returns the units of hidden layers; None for those of the weights."""
+    if head is None:
+        return None
+    try:
+        return tuple(int(units) for units in head.split(",") if units.strip())
+    except ValueError:
+        raise ValueError(
+            "`--head` must give the units of each hidden layer, such as 256,128, or be empty. "
+            f"Received: {head!r}"
+        ) from None
 
 
 def default_name(source: str) -> str:

@@ -19,14 +19,15 @@ def finish_run(run: Run) -> tuple[Evaluation | None, Evaluation | None]:
     """Evaluates the model and writes what the run folder promises.
 
     Returns:
-        The evaluations of the validation part and of the test part; None for a missing part.
+        The evaluations of the validation part and of the test part; None for a part that is
+        missing or not wanted.
     """
     found = [
         evaluate(
             run.model, part, flips=run.settings.flips, precision=run.settings.inputs.precision,
             strategy=run.replicas.strategy,
         ) if part else None
-        for part in (run.data.val, run.data.test)
+        for part in (run.data.val, run.data.test if run.settings.test else None)
     ]  # fmt: skip
     validation, test = found
 
@@ -74,7 +75,7 @@ def _report(run: Run, evaluation: Evaluation | None) -> None:
         evaluation=evaluation,
         history=run.progress.history,
         data_report=data.report,
-        images=data.test or data.val,
+        images=(data.test if run.settings.test else None) or data.val,
         title=run.folder.name,
         facts=facts,
         monitor=run.settings.monitor,

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 
 from resnet_keras.stages import STARTS, BatchNormMode, Boundary, Start
+from resnet_keras.training.by_part import BY_PART
+from resnet_keras.training.by_part import NO_DECAY as NO_DECAY
 
 # A random head needs larger steps than stages that are already trained.
 LEARNING_RATES = {"adamw": {"head": 1e-3, "stages": 5e-4}, "sgd": {"head": 0.1, "stages": 0.01}}
@@ -24,8 +26,6 @@ BEFORE: dict[Start, Boundary | None] = {
     "stage4": "stage3",
     "head": "pool",
 }
-# Decay pulls towards zero, which means nothing for what scales and shifts.
-NO_DECAY = ["gamma", "beta", "bias"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,13 @@ class Phase:
         image_size: Side that the training pictures are shrunk to, in pixels, at most that of the
             data; None for that of the data. Validation always sees the size of the data. Phases
             of growing size are progressive resizing (fast.ai 2018, DAWNBench).
+        class_balance: Whether each class counts the same in the loss: that of a picture is
+            multiplied by pictures / (classes * pictures of its class), over the training part.
+            The training loss that is reported is this one; that of the validation part is plain.
+        layer_decay: Factor on the learning rate, and so on the weight decay, for each part
+            further from the head, in (0, 1]: 1 for the head, `layer_decay` for the last stage,
+            its square for the one before, down to the stem (Clark et al. 2020, arXiv 2003.10555;
+            deviation: by stages, where they count the layers of a transformer).
 
     Raises:
         ValueError: If a value is out of its range.
@@ -65,7 +72,7 @@ class Phase:
         >>> Phase("head", epochs=3)
         Phase(start='head', epochs=3, optimizer='adamw', learning_rate=None, \
 reference_batch=None, weight_decay=0.0001, warmup=0.1, batch_norm='frozen', \
-label_smoothing=0.0, ema=0.0, accumulate=1, image_size=None)
+label_smoothing=0.0, ema=0.0, accumulate=1, image_size=None, class_balance=False, layer_decay=1.0)
     """
 
     start: Start
@@ -80,6 +87,8 @@ label_smoothing=0.0, ema=0.0, accumulate=1, image_size=None)
     ema: float = 0.0
     accumulate: int = 1
     image_size: int | None = None
+    class_balance: bool = False
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         rules = {
@@ -101,6 +110,8 @@ label_smoothing=0.0, ema=0.0, accumulate=1, image_size=None)
             "ema": (0 <= self.ema < 1, "lie in [0, 1)"),
             "accumulate": (self.accumulate >= 1, "be at least 1"),
             "image_size": (self.image_size is None or self.image_size >= 32, "be at least 32"),
+            "class_balance": (isinstance(self.class_balance, bool), "be True or False"),
+            "layer_decay": (0 < self.layer_decay <= 1, "lie in (0, 1]"),
         }
         for name, (holds, rule) in rules.items():
             if not holds:
@@ -153,6 +164,9 @@ def make_optimizer(phase: Phase, steps: int, batch_size: int) -> Any:
     if phase.optimizer == "sgd":
         options |= {"momentum": SGD_MOMENTUM, "nesterov": True}
         options["weight_decay"] = phase.weight_decay or None
+    if phase.layer_decay < 1:
+        options["weight_decay"] = None  # by part as well, which Keras cannot do
+        return BY_PART[phase.optimizer](phase.layer_decay, phase.weight_decay, schedule, **options)
     make = {"sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}[phase.optimizer]
     optimizer = make(schedule, **options)
     optimizer.exclude_from_weight_decay(var_names=NO_DECAY)

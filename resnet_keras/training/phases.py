@@ -50,7 +50,7 @@ class FineTuneResult:
         run_dir: The run folder.
         history: One row for each epoch of each phase.
         validation: Evaluation of the validation part; None if there is none.
-        test: Evaluation of the test part; None if there is none.
+        test: Evaluation of the test part; None if there is none, or it was not wanted.
     """
 
     model: keras.Model
@@ -77,6 +77,7 @@ def fine_tune(
     jit_compile: bool | None = None,
     monitor: Literal["accuracy", "balanced_accuracy", "f1", "loss"] = "accuracy",
     flips: Flip = "none",
+    evaluate_test: bool = True,
     seed: int = 0,
     resume: bool = False,
     force: bool = False,
@@ -118,6 +119,8 @@ def fine_tune(
             on JAX, which cannot do without.
         monitor: Metric of the validation part that decides which epoch is the best.
         flips: Flips whose probabilities are averaged in the final evaluations.
+        evaluate_test: Whether the test part is evaluated; not while there is still anything to
+            choose by it. A finished run that is resumed may have it evaluated then.
         seed: Of order, augmentation and dropout.
         resume: Whether a run that is in the folder goes on; a finished one is only evaluated.
         force: Whether a run that is in the folder is deleted first.
@@ -140,7 +143,7 @@ def fine_tune(
         ... )
     """
     augmentation = augmentation or Augmentation()
-    views = _default_views(augmentation) if views is None else views
+    views = default_views(augmentation) if views is None else views
     _check(model, data, phases, views=views, monitor=monitor, cache_bits=cache_bits)
     replicas = replicas_of(_found(strategy))
     compiled = _compiled(jit_compile, replicas)
@@ -169,7 +172,9 @@ def fine_tune(
             seed=seed,
         )
         plans = plan_phases(model, data, phases, options=options, workers=replicas.workers)
-        settings = Settings(plans, inputs, monitor=monitor, flips=flips, jit_compile=compiled)
+        settings = Settings(
+            plans, inputs, monitor=monitor, flips=flips, test=evaluate_test, jit_compile=compiled
+        )
         display.say(f"strategy: {describe(replicas.strategy)}")
         display.say(f"precision: {chosen}")
         config = {"weights": before.to_dict(), **_config(model, settings)}
@@ -266,7 +271,8 @@ def _check(
         raise ValueError(f"`monitor` must be one of {MONITORS}. Received: monitor={monitor!r}")
 
 
-def _default_views(augmentation: Augmentation) -> int:
+def default_views(augmentation: Augmentation) -> int:
+    """Returns the views of each cached picture where their number is not given."""
     only_flips = augmentation == Augmentation(flip=augmentation.flip)
     return FLIPS[augmentation.flip] * (1 if only_flips else VARIED_VIEWS)
 

@@ -22,6 +22,7 @@ from resnet_keras.training.cache import derived_seed
 from resnet_keras.training.display import Display
 from resnet_keras.training.keeper import Keeper
 from resnet_keras.training.loop import Steps, resident_steps, streamed_steps
+from resnet_keras.training.losses import make_loss
 from resnet_keras.training.optimizers import make_optimizer
 from resnet_keras.training.parts import Inputs, Part, Parts
 from resnet_keras.training.plan import PhasePlan, set_trainability
@@ -46,6 +47,7 @@ class Settings:
         inputs: What they train on.
         monitor: Metric that decides which epoch is the best.
         flips: Flips whose probabilities are averaged in the final evaluations.
+        test: Whether the test part is evaluated.
         jit_compile: Whether XLA compiles the steps.
     """
 
@@ -53,6 +55,7 @@ class Settings:
     inputs: Inputs
     monitor: str
     flips: Flip
+    test: bool
     jit_compile: bool
 
 
@@ -181,9 +184,8 @@ class Run:
         self._restored = {}
 
     def _steps(self, part: Part, plan: PhasePlan) -> Steps:
-        loss = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=plan.phase.label_smoothing, reduction=None
-        )
+        train = self.data.train
+        loss = make_loss(plan.phase, train.labels, len(train.class_names))
         if part.resident is not None:
             return resident_steps(
                 part.trainer, part.feed, loss,
