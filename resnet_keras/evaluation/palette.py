@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.rcsetup import cycler
+from PIL import Image
 
 from resnet_keras.evaluation.text import shortened
 
 DPI = 150
+# Of zlib; 6, the usual one, takes four times as long on pictures, for files that are 15 % smaller.
+COMPRESSION = 1
 NAME_LIMIT = 24
 # DejaVu, which comes with matplotlib, has no Chinese, Japanese or Korean; the first of these
 # that is installed does.
@@ -123,8 +127,32 @@ STYLE = {
 def render(draw: Callable[[Palette], Figure], palette: Palette) -> bytes:
     """Returns the figure that a function draws, as a PNG file."""
     with _looks(palette):
-        file = io.BytesIO()
-        FigureCanvasAgg(draw(palette)).print_png(file, metadata={"Software": None})  # type: ignore[no-untyped-call]
+        return _png(draw(palette))
+
+
+def render_both(draw: Callable[[Palette], Figure]) -> tuple[bytes, bytes]:
+    """Returns the figure that a function draws, as PNG files: in light, and in dark.
+
+    The dark one is arranged as the light one is: that is a third of the time of a figure.
+    """
+    with _looks(LIGHT):
+        light = draw(LIGHT)
+        light_png = _png(light)
+    with _looks(DARK):
+        dark = draw(DARK)
+        dark.set_layout_engine("none")
+        for own, arranged in zip(dark.axes, light.axes, strict=True):
+            own.set_position(arranged.get_position(original=True), which="original")
+        return light_png, _png(dark)
+
+
+def _png(drawn: Figure) -> bytes:
+    canvas: Any = FigureCanvasAgg(drawn)
+    canvas.draw()
+    file = io.BytesIO()
+    # Opaque, so three channels hold it: smaller than with four, and written in 2/3 of the time.
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    Image.fromarray(pixels).save(file, "PNG", compress_level=COMPRESSION, dpi=(DPI, DPI))
     return file.getvalue()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from resnet_keras.evaluation import plots, sections
 from resnet_keras.evaluation.history import History, Row
 from resnet_keras.evaluation.metrics import Evaluation
 from resnet_keras.evaluation.page import Html, page, plot_image, section, tag
-from resnet_keras.evaluation.palette import DARK, LIGHT, Palette, label, render
+from resnet_keras.evaluation.palette import LIGHT, Palette, label, render, render_both
 
 REPORT = "report.html"
 PLOTS = "plots"
@@ -92,17 +92,15 @@ def write_report(
     """
     sheets = _sheets(evaluation, images) if evaluation else {}
     drawn = _figures(evaluation, History(history, monitor=monitor), sheets)
-    files = {name: render(draw, LIGHT) for name, draw in drawn.items()}
-    figures = {
-        name: plot_image(
-            files[name],
-            render(drawn[name], DARK),
-            alternative=alternative,
-            class_=_size(name, evaluation),
+    files, figures = {}, {}
+    for name, draw in drawn.items():
+        if name in ON_FILE:
+            files[name] = render(draw, LIGHT)
+            continue
+        files[name], dark = render_both(draw)
+        figures[name] = plot_image(
+            files[name], dark, alternative=ON_PAGE[name], class_=_size(name, evaluation)
         )
-        for name, alternative in ON_PAGE.items()
-        if name in drawn
-    }
     document = page(
         title,
         tag("h1", title),
@@ -113,7 +111,7 @@ def write_report(
         *(_about(evaluation, figures, sheets) if evaluation else []),
         section("Data", sections.data_section(data_report) if data_report else Html("")),
     )
-    _write_plots(Path(folder) / PLOTS, files)
+    write_plots(Path(folder) / PLOTS, files, known=(*ON_PAGE, *ON_FILE))
     return write_atomically(Path(folder) / REPORT, [document.encode()], RunError)
 
 
@@ -221,9 +219,18 @@ def _thumbnail(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _write_plots(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Writes the plots, and removes those that an earlier report had and this one has not."""
-    for name in (*ON_PAGE, *ON_FILE):
+def write_plots(folder: Path, files: Mapping[str, bytes], *, known: Iterable[str]) -> None:
+    """Writes plots, and removes those that an earlier report had and this one has not.
+
+    Args:
+        folder: Where to.
+        files: PNG files by name.
+        known: Names of all plots that a report may have.
+
+    Raises:
+        RunError: If one cannot be written.
+    """
+    for name in known:
         path = folder / f"{name}.png"
         if name in files:
             write_atomically(path, [files[name]], RunError)
