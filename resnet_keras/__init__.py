@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from resnet_keras.stages import unfreeze as unfreeze
     from resnet_keras.training import Phase as Phase
     from resnet_keras.training import fine_tune as fine_tune
+    from resnet_keras.tuning import tune as tune
     from resnet_keras.weights import decode_predictions as decode_predictions
     from resnet_keras.weights import list_weights as list_weights
     from resnet_keras.weights import load_weights as load_weights
@@ -44,6 +45,7 @@ _HOMES = {
     "unfreeze": "stages",
     "Phase": "training",
     "fine_tune": "training",
+    "tune": "tuning",
     "decode_predictions": "weights",
     "list_weights": "weights",
     "load_weights": "weights",
@@ -68,6 +70,7 @@ __all__ = [  # noqa: RUF022  (in the order of a project's life)
     "get_strategy",
     "Phase",
     "fine_tune",
+    "tune",
     "evaluate",
     "predict",
     "decode_predictions",

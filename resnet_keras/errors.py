@@ -27,3 +27,7 @@ class ExportError(ResNetKerasError):
 
 class WorkersError(ResNetKerasError):
     """Raised when the processes of a run cannot meet, or lose each other."""
+
+
+class TuningError(ResNetKerasError):
+    """Raised when a search has no trial that succeeded, or cannot be read or resumed."""

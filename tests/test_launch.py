@@ -239,6 +239,48 @@ def test_a_screen_that_is_closed_stops_nobody(launcher, tmp_path):
     assert (tmp_path / "worker-0.log").stat().st_size == 50 * 10001
 
 
+@pytest.fixture
+def led(started, tmp_path):
+    """Returns a function that runs programs of which the first leads."""
+
+    def run(*programs, restarts=0):
+        failures = []
+
+        def again(ending):
+            failures.append((ending.worker, ending.code))
+            return len(failures) <= restarts
+
+        ending = run_workers(started(*programs), log_dir=tmp_path, again=again)
+        return ending.code, ending.worker, failures
+
+    return run
+
+
+def test_the_end_of_the_leader_is_the_end_of_all(led, started):
+    late = "import time; time.sleep(0.5)"
+    assert led("wait_for(1)", "ready(); " + late) == (0, None, [])
+    assert led("wait_for(3); exit(6)", SLEEPS, SLEEPS) == (6, 0, [])
+    assert started.left() == set()
+
+
+def test_one_that_is_led_starts_again_alone(led, tmp_path):
+    again = "import sys\nif started > 2: sys.exit(0)\n"
+    counts = "started = len(list(folder.iterdir()))\nready()\n"
+    dies = "print('began', flush=True)\n" + DIES
+    assert led("wait_for(3)", counts + again + dies, restarts=5) == (
+        0, None, [(1, 137)] * 3,
+    )  # fmt: skip
+    assert (tmp_path / "worker-1.log").read_text() == "began\n" * 3
+
+
+def test_others_go_on_without_one_that_is_led_but_not_without_all(led, started):
+    assert led("wait_for(1)", DIES, "import time; time.sleep(1); ready()") == (0, None, [(1, 137)])
+    assert led(SLEEPS, "exit(5)", "import time; time.sleep(1); exit(4)") == (
+        4, 2, [(1, 5), (2, 4)],
+    )  # fmt: skip
+    assert started.left() == set()
+
+
 class Said(list):
     """What a supervisor tells the user."""
 
@@ -360,6 +402,8 @@ CLUSTER = Cluster(("10.0.0.1:2222", "10.0.0.2:2222"), 1).to_tf_config()
         (["--", "finetune", "x"], {}, 2, "Missing option '--workers'"),
         (["--workers", "2"], {}, 2, "Missing argument 'COMMAND'"),
         (["--workers", "2", "--", "launch", "--workers", "2"], {}, 2, "only finetune can"),
+        (["--workers", "2", "--", "tune", "x"], {}, 2, "only finetune can; use --tuner for it"),
+        (["--tuner", "--workers", "2", "--", "finetune", "x"], {}, 2, "with --tuner; only tune"),
         (["--workers", "2", "--", "predict", "x", "y"], {}, 2, "'predict' cannot train in several"),
         (["--workers", "2", "--", "finetune", "x", "--epohcs", "3"], {}, 2, "--epochs"),
         (["--workers", "2", "--", "finetune"], {}, 2, "Usage: resnet-keras finetune"),

@@ -1,4 +1,4 @@
-"""`resnet-keras launch`: one training in several processes of this machine."""
+"""`resnet-keras launch`: one training, or one search, in several processes of this machine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from resnet_keras.cli.finetune import default_name
 from resnet_keras.distribution.cluster import VARIABLE, Cluster
 from resnet_keras.errors import WorkersError
 
-# Commands whose processes train in step.
-COMMANDS = ("finetune",)
+# The command whose processes train in step, and that of a search with a chief, by `--tuner`.
+COMMANDS = {False: "finetune", True: "tune"}
 # As `training.runs` names it, whose import takes seconds.
 CONFIG = "config.yaml"
 
@@ -25,11 +25,18 @@ def launch(
     context: Context,
     arguments: Annotated[
         list[str],
-        Argument(metavar="COMMAND", help="finetune and its options.", show_default=False),
+        Argument(metavar="COMMAND", help="finetune or tune and its options.", show_default=False),
     ],
     workers: Annotated[int, Option(min=1, help="Processes; they share out the cores.")],
+    tuner: Annotated[
+        bool, Option("--tuner", help="Share out the trials of tune; one more process leads.")
+    ] = False,
     max_restarts: Annotated[
-        int, Option(min=0, help="How often all start again, resuming, if one is lost.")
+        int,
+        Option(
+            min=0,
+            help="How often all start again, resuming, if one is lost; with --tuner, that one.",
+        ),
     ] = 0,
     log_dir: Annotated[
         Path | None,
@@ -39,6 +46,8 @@ def launch(
     """Trains in several processes of this machine, which it restarts if one is lost.
 
     Example: resnet-keras launch --workers 2 --max-restarts 3 -- finetune photos/ --epochs 10
+
+    Example: resnet-keras launch --tuner --workers 3 -- tune photos/ --max-trials 100
     """
     if os.name != "posix":
         raise WorkersError("`launch` needs process groups, which this system lacks: use Linux.")
@@ -48,28 +57,37 @@ def launch(
             f"already {cluster.name(cluster.index)}: start {arguments[0]} itself, or unset "
             f"{VARIABLE}."
         )
-    from resnet_keras.distribution.launch import supervise, training_commands
+    from resnet_keras.distribution.launch import (
+        search_commands,
+        supervise,
+        supervise_search,
+        training_commands,
+    )
 
-    restarted = _Arguments(arguments, _check(context, arguments))
+    options = _check(context, arguments, tuner=tuner)
     folder = log_dir or Path(tempfile.mkdtemp(prefix="resnet_keras-launch-"))
     say = functools.partial(echo, err=True)
     say(f"{workers} workers; what each prints is in {folder}")
+    watch: dict[str, Any] = {"log_dir": folder, "max_restarts": max_restarts, "say": say}
+    if tuner:
+        raise Exit(supervise_search(search_commands(arguments, workers=workers), **watch))
+    restarted = _Arguments(arguments, options)
     code = supervise(
-        lambda restart: training_commands(restarted.after(restart), workers=workers),
-        log_dir=folder,
-        max_restarts=max_restarts,
-        say=say,
+        lambda restart: training_commands(restarted.after(restart), workers=workers), **watch
     )
     raise Exit(code)
 
 
-def _check(context: Context, arguments: Sequence[str]) -> Mapping[str, Any]:
+def _check(context: Context, arguments: Sequence[str], *, tuner: bool) -> Mapping[str, Any]:
     """Returns the options of the command; a mistake in them is shown once, before it starts."""
     name, *rest = arguments
     root: Any = context.find_root()
-    if name not in COMMANDS:
+    if name != COMMANDS[tuner]:
+        hint = "; use --tuner for it" if name == COMMANDS[True] else ""
         raise BadParameter(
-            f"{name!r} cannot train in several processes; only {', '.join(COMMANDS)} can.", context
+            f"{name!r} cannot train in several processes{' with --tuner' if tuner else ''}; only "
+            f"{COMMANDS[tuner]} can{hint}.",
+            context,
         )
     command = root.command.get_command(context, name)
     parsed: Mapping[str, Any] = command.make_context(name, rest, parent=root).params

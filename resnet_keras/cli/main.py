@@ -14,6 +14,7 @@ from resnet_keras.cli import (
     finetune,
     inspect,
     launch,
+    tune,
     use,
     weights,
     weights_convert,
@@ -25,6 +26,7 @@ from resnet_keras.errors import (
     ExportError,
     ResNetKerasError,
     RunError,
+    TuningError,
     WeightsError,
     WorkersError,
 )
@@ -37,6 +39,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     RunError: 6,
     ExportError: 7,
     WorkersError: 8,
+    TuningError: 9,
     ValueError: USAGE,
     TypeError: USAGE,
 }
@@ -45,12 +48,13 @@ app = typer.Typer(
     name="resnet-keras",
     help="Takes a pretrained ResNet to your own pictures and into production.",
     epilog="Exit codes: 0 ok, 2 usage, 3 data, 4 weights, 5 diverged, 6 run folder, 7 export, "
-    "8 workers, 130 and 143 signals.",
+    "8 workers, 9 search, 130 and 143 signals.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
 app.command("finetune")(finetune.finetune)
+app.command("tune")(tune.tune)
 app.command("launch", context_settings={"allow_interspersed_args": False})(launch.launch)
 app.command("evaluate")(use.evaluate)
 app.command("predict")(use.predict)

@@ -131,12 +131,15 @@ class ImageData:
         val: The validation part, if there is one.
         test: The test part, if there is one.
         report: What was found, left out and changed.
+        drawn: Parts that the source did not have, "val" or "test", and that were drawn from its
+            training part.
     """
 
     train: Images
     val: Images | None
     test: Images | None
     report: DataReport
+    drawn: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:

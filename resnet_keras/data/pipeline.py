@@ -119,7 +119,9 @@ def load_images(
     )
     parts = {part: of_rows(chosen) for part, chosen in rows.items()}
     report = _report(listing, checked, rows)
-    return ImageData(parts["train"], parts.get("val"), parts.get("test"), report)
+    present = set(listing.parts.tolist())
+    drawn = tuple(part for part in parts if part not in present)
+    return ImageData(parts["train"], parts.get("val"), parts.get("test"), report, drawn)
 
 
 def _check_arguments(batch_size: int, shares: Mapping[str, float], on_bad_image: str) -> None:

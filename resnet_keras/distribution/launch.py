@@ -46,11 +46,69 @@ def supervise(
         if ending.worker is None:
             break
         if ending.code in FINAL_CODES or restart == max_restarts:
-            if sentence := _last_sentence(ending, folder, restart):
+            if sentence := _last_sentence(ending, restart):
                 say(sentence)
             break
         say(f"{_fate(ending)}; restart {restart + 1} of {max_restarts}")
     return ending.code
+
+
+def supervise_search(
+    commands: Sequence[Command],
+    *,
+    log_dir: Path,
+    max_restarts: int,
+    say: Callable[[str], None],
+) -> int:
+    """Runs the chief and the workers of a search; a worker that is lost starts again alone.
+
+    Args:
+        commands: What they run, the chief first.
+        log_dir: Folder for the logs.
+        max_restarts: How often workers may be started again in all, 0 or more. Without, the
+            others go on: the chief gives them the trials of the one that is lost.
+        say: Tells the user a sentence.
+
+    Returns:
+        0 if the chief ran to its end, else its exit code, or that of the last worker that failed.
+
+    Raises:
+        WorkersError: If one of them cannot be started.
+    """
+    restarts = 0
+
+    def again(ending: Ending) -> bool:
+        nonlocal restarts
+        if ending.code in FINAL_CODES:
+            return False
+        if restarts == max_restarts:
+            say(f"{_fate(ending)}; its log is {ending.log}")
+            return False
+        restarts += 1
+        say(f"{_fate(ending)}; restart {restarts} of {max_restarts}")
+        return True
+
+    ending = run_workers(commands, log_dir=log_dir, again=again)
+    if ending.worker is not None and (sentence := _last_sentence(ending, restarts)):
+        say(sentence)
+    return ending.code
+
+
+def search_commands(arguments: Sequence[str], *, workers: int) -> list[Command]:
+    """Returns the same command for the chief and each worker of a search on this machine.
+
+    Args:
+        arguments: Those of `resnet-keras`.
+        workers: Their number besides the chief, 1 or more; they share out the cores.
+    """
+    (port,) = _free_ports(1)
+    program, environment = _program(arguments, workers)
+    # As keras-tuner calls them.
+    environment |= {"KERASTUNER_ORACLE_IP": "127.0.0.1", "KERASTUNER_ORACLE_PORT": str(port)}
+    return [
+        Command(program, environment | {"KERASTUNER_TUNER_ID": name}, name)
+        for name in ("chief", *(f"worker-{index}" for index in range(1, workers + 1)))
+    ]
 
 
 def training_commands(arguments: Sequence[str], *, workers: int) -> list[Command]:
@@ -61,16 +119,21 @@ def training_commands(arguments: Sequence[str], *, workers: int) -> list[Command
         workers: Their number, 1 or more; they share out the cores of this process.
     """
     addresses = tuple(f"127.0.0.1:{port}" for port in _free_ports(workers))
+    program, environment = _program(arguments, workers)
+    return [
+        Command(program, environment | {VARIABLE: Cluster(addresses, index).to_tf_config()})
+        for index in range(workers)
+    ]
+
+
+def _program(arguments: Sequence[str], workers: int) -> tuple[list[str], dict[str, str]]:
+    """Returns what each runs, and the environment that all have."""
     program = [sys.executable, "-P", "-m", "resnet_keras", *arguments]
     # Two at least where there are two cores: TensorFlow's sums then have the last bits that they
     # have in one process there, and a worker that waits for another leaves it both.
     threads = str(max(min(2, _cores()), _cores() // workers))
     # Lines appear in the logs when they are written, even if the worker is killed then.
-    environment = {"PYTHONUNBUFFERED": "1", **dict.fromkeys(THREADS, threads), **os.environ}
-    return [
-        Command(program, environment | {VARIABLE: Cluster(addresses, index).to_tf_config()})
-        for index in range(workers)
-    ]
+    return program, {"PYTHONUNBUFFERED": "1", **dict.fromkeys(THREADS, threads), **os.environ}
 
 
 def _free_ports(count: int) -> list[int]:
@@ -89,16 +152,17 @@ def _cores() -> int:
 
 
 def _fate(ending: Ending) -> str:
+    who = "the chief" if ending.log and ending.log.stem == "chief" else f"worker {ending.worker}"
     if ending.status < 0:
         name = signal.strsignal(-ending.status)
-        return f"worker {ending.worker} was killed by signal {-ending.status} ({name})"
-    return f"worker {ending.worker} ended with exit code {ending.status}"
+        return f"{who} was killed by signal {-ending.status} ({name})"
+    return f"{who} ended with exit code {ending.status}"
 
 
-def _last_sentence(ending: Ending, folder: Path, restarts: int) -> str | None:
+def _last_sentence(ending: Ending, restarts: int) -> str | None:
     """Returns what is left to say: the worker's own error where the screen does not show it."""
     own = _error_line(ending.log)
-    shown = own is not None and own == _error_line(folder / "worker-0.log")
+    shown = own is not None and own == _error_line(ending.screen)
     if own and ending.code in FINAL_CODES:
         return None if shown else own
     after = f" after {restarts} restart{'s' * (restarts > 1)}" if restarts else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import queue
 import signal
@@ -11,9 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from resnet_keras.distribution import guard
 from resnet_keras.distribution.guard import STOP_SECONDS, signal_group
@@ -34,10 +35,12 @@ class Command:
     Args:
         arguments: The program and its arguments.
         environment: All of its environment.
+        name: Of its log; "worker-" and its number if empty.
     """
 
     arguments: Sequence[str]
     environment: dict[str, str]
+    name: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +52,13 @@ class Ending:
             negative number of the signal that killed it or that stopped all.
         worker: Number of the worker that failed first; None if none failed by itself.
         log: What that worker wrote.
+        screen: What the first wrote, which the screen shows.
     """
 
     status: int
     worker: int | None = None
     log: Path | None = None
+    screen: Path | None = None
 
     @property
     def code(self) -> int:
@@ -61,7 +66,9 @@ class Ending:
         return self.status if self.status >= 0 else 128 - self.status
 
 
-def run_workers(commands: Sequence[Command], *, log_dir: Path) -> Ending:
+def run_workers(
+    commands: Sequence[Command], *, log_dir: Path, again: Callable[[Ending], bool] | None = None
+) -> Ending:
     """Runs programs side by side until all have ended; the first failure ends the rest.
 
     Each is a process group of its own, which ends with it, and with this process, however that
@@ -71,16 +78,20 @@ def run_workers(commands: Sequence[Command], *, log_dir: Path) -> Ending:
     Args:
         commands: One a worker.
         log_dir: Folder for `worker-0.log` and so on; it is made if missing.
+        again: Where given, the first leads the others: its end is the end of all, and they may
+            fail as long as one of them runs, or has run to its end. Called with the failure of
+            one, it says whether that one starts again.
 
     Raises:
         WorkersError: If a program cannot be started or a log cannot be written.
     """
     events: _Events = queue.SimpleQueue()
     with _signals(events), _guard() as pipe:
-        workers = _Workers(log_dir, events, pipe)
+        kind = _Workers if again is None else functools.partial(_Led, again=again)
+        workers = kind(commands, log_dir=log_dir, events=events, pipe=pipe)
         try:
-            for command in commands:
-                workers.start(command)
+            for index in range(len(commands)):
+                workers.start(index)
             return workers.wait()
         finally:
             workers.end()
@@ -122,36 +133,39 @@ def _guard() -> Iterator[int]:
 class _Workers:
     """The processes, and what has happened to them."""
 
-    def __init__(self, log_dir: Path, events: _Events, pipe: int) -> None:
+    def __init__(
+        self, commands: Sequence[Command], *, log_dir: Path, events: _Events, pipe: int
+    ) -> None:
+        self._commands = commands
         self._log_dir = log_dir
         self._events = events
         self._pipe = pipe
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._copies: list[threading.Thread] = []
         self._running: set[int] = set()
         self._failed: tuple[int, int] | None = None
         self._signal: int | None = None
         self._deadline: float | None = None
 
-    def start(self, command: Command) -> None:
-        index = len(self._processes)
+    def start(self, index: int) -> None:
         log = self._log(index)
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_bytes(b"")
-            process = self._open(command, index)
+            if index not in self._processes:
+                log.write_bytes(b"")
+            process = self._open(self._commands[index], index)
         except OSError as error:
             raise WorkersError(
                 f"Worker {index} cannot be started with its log in {log.parent} ({error}): choose "
                 "another folder for the logs, or fewer workers."
             ) from error
         self._tell_guard(process.pid)
-        self._processes.append(process)
+        self._processes[index] = process
         self._running.add(index)
         threading.Thread(target=self._watch, args=(index, process), daemon=True).start()
 
     def _log(self, index: int) -> Path:
-        return self._log_dir / f"worker-{index}.log"
+        return self._log_dir / f"{self._commands[index].name or f'worker-{index}'}.log"
 
     def _open(self, command: Command, index: int) -> subprocess.Popen[bytes]:
         with contextlib.ExitStack() as opened:
@@ -202,8 +216,10 @@ class _Workers:
             return Ending(-self._signal)
         if self._failed is None:
             return Ending(0)
-        index, status = self._failed
-        return Ending(status, index, self._log(index))
+        return self._ending(*self._failed)
+
+    def _ending(self, index: int, status: int) -> Ending:
+        return Ending(status, index, self._log(index), self._log(0))
 
     def _stop(self, number: int) -> None:
         self._send(number if self._signal is None else signal.SIGKILL)
@@ -214,10 +230,18 @@ class _Workers:
         self._tell_guard(self._processes[index].pid)
         if self._signal is not None:
             self._deadline = self._deadline or time.monotonic() + _FOLLOW_SECONDS
-        elif status and self._failed is None:
-            self._failed = index, status
-            self._deadline = time.monotonic() + STOP_SECONDS
-            self._send(signal.SIGTERM)
+        elif self._failed is None:
+            self._judge(index, status)
+
+    def _judge(self, index: int, status: int) -> None:
+        """Says what the end of one is for the others."""
+        if status:
+            self._fail(index, status)
+
+    def _fail(self, index: int, status: int) -> None:
+        self._failed = index, status
+        self._deadline = time.monotonic() + STOP_SECONDS
+        self._send(signal.SIGTERM)
 
     def _send(self, number: int) -> None:
         for index in self._running:
@@ -225,7 +249,35 @@ class _Workers:
 
     def end(self) -> None:
         self._send(signal.SIGKILL)
-        for process in self._processes:
+        for process in self._processes.values():
             process.wait()
         for thread in self._copies:
             thread.join(_DRAIN_SECONDS)
+
+
+class _Led(_Workers):
+    """Processes of which the first leads the others."""
+
+    def __init__(
+        self, commands: Sequence[Command], *, again: Callable[[Ending], bool], **more: Any
+    ) -> None:
+        super().__init__(commands, **more)
+        self._again = again
+        self._is_led = True
+        self._one_is_done = False
+
+    def _judge(self, index: int, status: int) -> None:
+        if index == 0 and status:
+            self._fail(index, status)
+        elif index == 0:
+            # Those that do not know yet find out within seconds.
+            self._is_led = False
+            self._deadline = time.monotonic() + _FOLLOW_SECONDS
+        elif not self._is_led:
+            return
+        elif not status:
+            self._one_is_done = True
+        elif self._again(self._ending(index, status)):
+            self.start(index)
+        elif self._running == {0} and not self._one_is_done:
+            self._fail(index, status)

@@ -196,7 +196,8 @@ def cache_key(
     result is computed and kept; not names, classes, or anything behind the boundary.
     """
     record, recipe = record_of(model), images.recipe.to_dict()
-    behind = {"head"} if boundary == "pool" else {"head", "pooling"}
+    behind = {"last_stage", "head", "head_normalization", "head_activation"}
+    behind |= set() if boundary == "pool" else {"pooling"}
     facts = {
         "weights": _digest(model, boundary),
         "boundary": boundary,

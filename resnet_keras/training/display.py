@@ -45,10 +45,12 @@ class Display:
         self._console.print(text, soft_wrap=True, markup=False)
 
     @contextmanager
-    def counting(self, description: str, total: int) -> Iterator[Callable[[int], None]]:
+    def counting(
+        self, description: str, total: int, *, unit: str = "pictures"
+    ) -> Iterator[Callable[[int], None]]:
         """Shows a bar for something that is counted; yields the function that counts."""
         if not self._console.is_terminal:
-            self.say(f"  {description}: {total:,} pictures")
+            self.say(f"  {description}: {total:,} {unit}")
         with self._progress(description, total) as bar:
             task = bar.task_ids[0] if bar else None
             yield lambda count: bar.advance(task, count) if bar else None  # type: ignore[arg-type]

@@ -1,0 +1,3 @@
+"""Searches over head and depth, on the engine of keras-tuner."""
+
+from resnet_keras.tuning.search import tune as tune

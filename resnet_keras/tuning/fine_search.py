@@ -1,0 +1,166 @@
+"""Tier 2: the best heads with the network behind them, each trial a run of `fine_tune`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_keras.data import Augmentation, ImageData
+from resnet_keras.errors import TuningError
+from resnet_keras.precision import Precision
+from resnet_keras.training.phases import FineTuneResult, fine_tune
+from resnet_keras.training.runs import CONFIG
+from resnet_keras.training.schedule import Schedule
+from resnet_keras.tuning.backbones import Backbone
+from resnet_keras.tuning.budget import Cost
+from resnet_keras.tuning.engine import Outcome, SearchEngine
+from resnet_keras.tuning.files import read_stored
+from resnet_keras.tuning.space import Head, Values, fine_schedule
+from resnet_keras.tuning.trials import OBJECTIVES, Objective, TrialResult
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How networks are fine-tuned, whatever their head.
+
+    Args:
+        data: The pictures.
+        backbones: Those of the search by name.
+        augmentation: How pictures are varied.
+        precision: What the convolutions compute in.
+        objective: What says which epoch is the best.
+        head_epochs: Epochs of the head.
+        epochs: Epochs of what follows.
+        seed: Of weights, order and augmentation.
+    """
+
+    data: ImageData
+    backbones: Mapping[str, Backbone]
+    augmentation: Augmentation
+    precision: Precision
+    objective: Objective
+    head_epochs: int
+    epochs: int
+    seed: int
+
+    def schedule(self, head: Head, values: Values) -> Schedule:
+        """Returns the phases of a tier-2 trial, or of a head that is trained alone."""
+        return fine_schedule(head, values, head_epochs=self.head_epochs, epochs=self.epochs)
+
+    def run(self, head: Head, values: Values, folder: Path, *, test: bool) -> FineTuneResult:
+        """Fine-tunes a network in a run folder, or goes on with what is there.
+
+        Args:
+            head: Its backbone and head.
+            values: Those of a tier-2 trial; none for the head alone.
+            folder: The run folder.
+            test: Whether the test part is evaluated.
+        """
+        classes = len(self.data.class_names)
+        backbone = self.backbones[head.values["backbone"]]
+        return fine_tune(
+            backbone.build(seed=self.seed, num_classes=classes, **head.network()),
+            self.data,
+            run_dir=folder,
+            phases=self.schedule(head, values).phases(),
+            augmentation=self.augmentation,
+            precision=self.precision,
+            views=head.values["views"],
+            monitor=self.objective,
+            seed=self.seed,
+            evaluate_test=test,
+            resume=(folder / CONFIG).exists(),
+            quiet=True,
+        )
+
+    def options(self, head: Head, values: Values) -> dict[str, Any]:
+        """Returns the options by which `resnet-keras finetune --config` repeats it."""
+        network = head.network()
+        recipe = self.data.recipe
+        found = {
+            **self.backbones[head.values["backbone"]].options(),
+            **{name: list(v) if isinstance(v, tuple) else v for name, v in network.items()},
+            **dataclasses.asdict(self.schedule(head, values)),
+            "views": head.values["views"],
+            "flip": self.augmentation.flip,
+            "monitor": self.objective,
+            "image_size": recipe.image_size,
+            "crop": recipe.crop,
+            "interpolation": recipe.interpolation,
+            "batch_size": self.data.train.batch_size,
+            "precision": self.precision,
+            "seed": self.seed,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class FineSearch(SearchEngine):
+    """Fine-tunes networks one after the other.
+
+    Args:
+        oracle: From `make_oracle`.
+        training: How.
+        heads: The folder of tier 1.
+        cost: Returns what a network with the hyperparameters of a head costs.
+        **options: Those of `SearchEngine`.
+    """
+
+    def __init__(
+        self,
+        oracle: Any,
+        training: Training,
+        heads: Path,
+        *,
+        cost: Callable[[Values], Cost],
+        **options: Any,
+    ) -> None:
+        super().__init__(oracle, tier="fine-tune", **options)
+        self._training, self._heads, self._cost = training, heads, cost
+
+    def train(self, trials: Sequence[Any]) -> Iterator[Outcome]:
+        """Fine-tunes the network of each trial."""
+        for trial in trials:
+            values = trial.hyperparameters.values
+            head = head_named(values["head"], self._heads)
+            folder = run_folder(Path(self.project_dir), trial.trial_id)
+            cost = self._cost(head.values)
+            metrics = _metrics(self._training.run(head, values, folder, test=False))
+            yield {**metrics, "latency_ms": cost.latency_ms, "params": cost.params}
+
+
+def run_folder(search: Path, name: str) -> Path:
+    """Returns the run folder of a tier-2 trial."""
+    return search / f"run_{name}"
+
+
+def head_of(result: TrialResult, heads: Path) -> Head:
+    """Returns the head of a trial of either tier.
+
+    Args:
+        result: The trial.
+        heads: The folder of tier 1.
+    """
+    name = result.values.get("head")
+    return Head(result.values) if name is None else head_named(name, heads)
+
+
+def head_named(name: str, heads: Path) -> Head:
+    """Returns the head of a trial of tier 1.
+
+    Raises:
+        TuningError: If its file can no longer be read.
+    """
+    stored = read_stored(heads / f"trial_{name}")
+    if stored is None:
+        raise TuningError(f"The trial {name} in {heads} can no longer be read: start anew.")
+    return Head(stored.values)
+
+
+def _metrics(result: FineTuneResult) -> Mapping[str, float]:
+    evaluation = result.validation
+    assert evaluation is not None  # `tune` refuses data without a validation part
+    metrics = {f"val_{name}": float(getattr(evaluation, name)) for name in OBJECTIVES}
+    seconds = sum(float(row["seconds"]) for row in result.history)
+    return metrics | {"seconds": seconds}
