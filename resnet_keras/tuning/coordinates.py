@@ -19,7 +19,7 @@ from resnet_keras.tuning.trials import Objective, TrialResult
 
 HEIGHT, PER_AXIS, LEAST_WIDTH = 4.6, 0.85, 6.4
 # Points between two axes, so that the lines are curves that can be told apart where they meet.
-STEPS = 16
+STEPS = 32
 # Lines through one value lie side by side over this share of the height.
 SPREAD = 0.035
 # Where a hyperparameter is not active, on its axis from 0 to 1.

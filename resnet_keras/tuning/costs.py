@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def measure_backbones(
     folder: Path,
     backbones: Mapping[str, Backbone],
     *,
+    stages: Sequence[int],
     image_size: int,
     precision: Precision,
     seed: int,
@@ -31,6 +32,7 @@ def measure_backbones(
     Args:
         folder: That of the search.
         backbones: By name.
+        stages: The last stages that are searched, of those that a backbone has.
         image_size: Side of the pictures, in pixels.
         precision: What the convolutions compute in.
         seed: Of random weights.
@@ -44,7 +46,8 @@ def measure_backbones(
     for name, backbone in backbones.items():
         model = backbone.build(seed=seed, num_classes=None)
         dtype = choose_precision(precision, model).dtype
-        costs = measure(model, stages=stages_of(model), image_size=image_size, dtype=dtype)
+        chosen = [stage for stage in stages_of(model) if stage in stages]
+        costs = measure(model, stages=chosen, image_size=image_size, dtype=dtype)
         found[name] = {stage: dataclasses.asdict(cost) for stage, cost in costs.items()}
     write_json(folder / COSTS, found)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
+import yaml
 
-from resnet_keras.errors import TuningError
+from resnet_keras.errors import TuningError, WorkersError
+from resnet_keras.training import runs
 from resnet_keras.tuning.budget import Budget, Cost, Cut
+from resnet_keras.tuning.chief import JOIN_SECONDS, LOST_SECONDS
 from resnet_keras.tuning.costs import measure_backbones, read_costs
 from resnet_keras.tuning.engine import read_results
 from resnet_keras.tuning.fine_search import FineSearch, Training
@@ -24,6 +28,7 @@ from resnet_keras.tuning.trials import TrialResult, ranked
 HEADS, NETWORKS = "heads", "networks"
 # Heads of tier 1 that tier 2 fine-tunes.
 FINE_HEADS = 3
+POLL_SECONDS = 0.5
 SMALLEST_HEAD = {"pooling": "avg", "hidden_layers": 0, "normalization": "none"}
 
 
@@ -77,10 +82,32 @@ class Course:
         }
 
     def work(self) -> None:
-        """Takes trials of both tiers from the chief until there are none."""
+        """Takes trials of both tiers from the chief until there are none.
+
+        Raises:
+            WorkersError: If the chief never comes, has other settings, or is lost.
+        """
+        self._await_chief()
         self._head_search(keras_tuner.HyperParameters()).search()
         if self.fine_tunes:
             self._fine_search(keras_tuner.HyperParameters()).search()
+
+    def _await_chief(self) -> None:
+        """Waits until the chief has opened the folder, which must be empty before."""
+        own = yaml.safe_load(yaml.safe_dump(self.config()))
+        begin, seen = time.monotonic(), None
+        while seen != own:
+            time.sleep(POLL_SECONDS)
+            path = self.folder / runs.CONFIG
+            # A chief that is forced to begin anew deletes what an older search left.
+            seen = runs.read_config(self.folder) if path.exists() else None
+            waited = time.monotonic() - begin
+            if seen != own and waited > (JOIN_SECONDS if seen is None else LOST_SECONDS):
+                raise WorkersError(
+                    f"A worker waited for the chief of the search in {self.folder}, which "
+                    + ("did not come" if seen is None else "has other pictures or settings")
+                    + ": start chief and workers with the same command on a shared folder."
+                )
 
     def run(self) -> list[TrialResult]:
         """Runs both tiers; returns all trials, those of the best heads with their repeats.
@@ -90,8 +117,9 @@ class Course:
         """
         training = self.training
         measure_backbones(
-            self.folder, training.backbones, image_size=training.data.recipe.image_size,
-            precision=training.precision, seed=training.seed,
+            self.folder, training.backbones, stages=self._last_stages,
+            image_size=training.data.recipe.image_size, precision=training.precision,
+            seed=training.seed,
         )  # fmt: skip
         self._search_heads()
         heads = read_results(self.folder / HEADS, "head")
@@ -118,6 +146,10 @@ class Course:
         return self._costs[cut].with_head(values, classes=len(self.training.data.class_names))
 
     @property
+    def _last_stages(self) -> Choices:
+        return self.named.get("stage", PARAMETERS["stage"].tried)
+
+    @property
     def _unfrozen(self) -> Choices:
         return self.named.get("unfrozen", PARAMETERS["unfrozen"].tried)
 
@@ -127,14 +159,14 @@ class Course:
 
     def _stages(self) -> dict[str, list[int]]:
         """Returns the stages of each backbone that are searched: named ones within the budget."""
-        named = self.named.get("stage", PARAMETERS["stage"].tried)
         least = {
             (name, stage): self.cost({"backbone": name, "stage": stage, **SMALLEST_HEAD})
             for name, stage in self._costs
-            if stage in named
         }
         if not least:
-            raise TuningError(f"No backbone of the search has any of the stages {list(named)}.")
+            raise TuningError(
+                f"No backbone of the search has any of the stages {list(self._last_stages)}."
+            )
         found: dict[str, list[int]] = {}
         for name, stage in self.budget.fitting(least):
             found.setdefault(name, []).append(stage)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import threadpoolctl
 
+from resnet_keras.data.memory import available_memory
 from resnet_keras.data.threads import THREADS
 from resnet_keras.distribution.sharing import Sharing
 from resnet_keras.training.feed import Feed
@@ -30,6 +31,10 @@ from resnet_keras.tuning.updates import Update, initial_kernels
 # What decides the shape of a head, and what it computes besides numbers of its own.
 SHAPE = ("backbone", "stage", "pooling", "views", "hidden_layers", "units")
 KIND = ("activation", "normalization", "optimizer")
+# Weight, gradient, two moments, and what drawing it takes for a moment, in float32.
+VALUE_BYTES = 24
+# Of the free memory, for one stack of heads; another one trains at the same time.
+MEMORY_SHARE = 0.4
 # Gradients below it would leave numbers that a processor takes a hundred times longer for.
 TINY = 1e-20
 
@@ -153,6 +158,7 @@ class Stack:
             [_learning_rates(head, task, steps=steps * task.epochs) for head in heads], axis=1
         )[:, :, None]
         widths = (channels, *heads[0].hidden, task.classes)
+        _check_memory(widths, heads=len(heads))
         kernels = initial_kernels(widths, heads=len(heads), seed=task.seed)
         dropout = _column(heads, "dropout")
         rng = np.random.default_rng(task.seed)
@@ -217,6 +223,13 @@ def _before(
     if dropout.any():
         found.append(ops.Dropout(dropout, rng))
     return found
+
+
+def _check_memory(widths: Sequence[int], *, heads: int) -> None:
+    """Raises `MemoryError` before memory runs out, which some libraries do not survive."""
+    values = heads * sum(before * units for before, units in itertools.pairwise(widths))
+    if values * VALUE_BYTES > MEMORY_SHARE * available_memory():
+        raise MemoryError(f"{heads} heads of the widths {list(widths)}")
 
 
 def _column(heads: Sequence[Head], name: str) -> Array:

@@ -169,9 +169,11 @@ class SoundOracle(keras_tuner.Oracle):
         return min(at_once, waiting + -len(self.trials) % at_once) if waiting else at_once
 
     def digest(self) -> str:
-        """Returns what tells this search from another one."""
-        space = self.hyperparameters.get_config()["space"]
-        facts = [type(self).__name__, str(self.objective), self.home.name, space]
+        """Returns what tells this search from another one, in a worker as well.
+
+        Workers need not know the space: they read the values of each trial from its file.
+        """
+        facts = [type(self).__name__, str(self.objective), self.home.name, self.seed]
         return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
     @property
