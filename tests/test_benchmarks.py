@@ -6,13 +6,17 @@ import math
 import statistics
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 
-from benchmarks import distributed, inference, machine, scaling, stock, training
+from benchmarks import distributed, inference, machine, scaling, search, stock, training
+from benchmarks.stock_search import ENDS, StockModel
 from benchmarks.timing import Comparison, in_turn, timed
 from resnet_keras import build_resnet
 from resnet_keras.precision import choose_precision
+from resnet_keras.tuning import backbones
+from resnet_keras.tuning.space import declare_head
 
 PROGRAMS = {"stock", "ours", "ours, float32"}
 # Of ResNet-50 with five classes; keras.applications states 23,534,592 without a head.
@@ -43,6 +47,14 @@ def small(monkeypatch):
     for module in (training, inference, scaling):
         narrow = functools.partial(build_resnet, width=0.125)
         monkeypatch.setattr(module, "build_resnet", narrow)
+
+
+def small_stages(*, weights, include_top, input_shape, pooling):
+    """Returns a network that has the ends of the stages of a ResNet-50, and little else."""
+    x = pictures = keras.Input(input_shape)
+    for number, name in sorted(ENDS.items()):
+        x = keras.layers.Conv2D(4 * number, 3, strides=2, padding="same", name=name)(x)
+    return keras.Model(pictures, x)
 
 
 def report_of(module, tmp_path, *arguments):
@@ -150,6 +162,65 @@ def test_the_benchmark_of_scaling_grows_pictures_then_depth(small, tmp_path, mon
         )
         assert result["peak_rss"] == run["peak_rss"]
     assert "last_stage" in capsys.readouterr().out
+
+
+# Keras-tuner asks for the name of the thread in an old way.
+@pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
+def test_the_benchmark_of_searches_writes_what_it_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(stock.NETWORKS, 50, small_stages)
+    narrow = functools.partial(build_resnet, width=0.125)
+    monkeypatch.setattr(backbones, "build_resnet", narrow)
+    options = ("--depths", 18, "--image-size", 32, "--pictures", 40, "--batch-size", 8)
+    sizes = ("--epochs", 2, "--trials", 3, "--rounds", 1)
+    (result,) = report_of(search, tmp_path, *options, *sizes)["results"]
+    assert result["trials"] == {"stock": 4, "ours": 3, "ours, features kept": 3}
+    (comparison,) = result["comparisons"]
+    check_ratios(comparison)
+    for name, runs in result["runs"].items():
+        check_times(runs)
+        seconds = [run["seconds"] / result["trials"][name] for run in runs]
+        assert comparison["values"][name] == pytest.approx(seconds)
+        assert result["trials_per_hour"][name] == pytest.approx(3600 / np.median(seconds))
+    # Each stage has a search of its own; the features of the second round are computed anew.
+    assert {len(run["parts"]) for run in result["runs"]["stock"]} == {4}
+    assert "trials an hour" in capsys.readouterr().out
+
+
+def space_of(hp):
+    """Returns the values, or the ends, of each hyperparameter that is tried with several."""
+    configs = [each.get_config() for each in hp.space]
+    return {
+        (each["name"], *each.get("values", [each.get("min_value"), each.get("max_value")]))
+        for each in configs
+        if "value" not in each
+    }
+
+
+def test_the_searches_of_stock_and_ours_have_one_space(monkeypatch):
+    monkeypatch.setitem(stock.NETWORKS, 50, small_stages)
+    ours = keras_tuner.HyperParameters()
+    declare_head(ours, stages={"resnet50": tuple(ENDS)}, views=1, named={})
+    pixels, targets = np.zeros((8, 32, 32, 3), np.uint8), np.eye(5)[np.arange(8) % 5]
+    found = set()
+    for optimizer in ("adamw", "sgd"):
+        hp = keras_tuner.HyperParameters()
+        hp.values |= {"optimizer": optimizer, "hidden_layers": 2}
+        model = StockModel(32).build(hp)
+        StockModel(32).fit(hp, model, pixels, targets, verbose=0)
+        found |= space_of(hp)
+    assert found == space_of(ours) - {("backbone", "resnet50")}
+
+
+def test_stock_heads_stand_on_the_ends_of_stages_and_alone_train():
+    for stage, name in ENDS.items():
+        hp = keras_tuner.HyperParameters()
+        hp.Fixed("stage", stage)
+        model = StockModel(64, [stage]).build(hp)
+        (backbone,) = (each for each in model.layers if isinstance(each, keras.Model))
+        side = 64 >> (stage + 1)
+        assert backbone.output.shape[1:] == (side, side, 128 << stage)
+        assert backbone.layers[-1].name == name
+        assert [v.shape for v in model.trainable_variables] == [(128 << stage, 5), (5,)]
 
 
 @pytest.mark.parametrize(
