@@ -28,7 +28,8 @@ def network(**options):
 def test_features_are_what_a_network_that_ends_there_pools(tmp_path, data, stage, pooling):
     model = network()
     features = stage_features(model, data.val, views=VIEWS, folder=tmp_path, dtype="float32")
-    rows, places = features.of(stage, pooling, 2)
+    rows = np.fromfile(features.file, np.float32).reshape(-1, features.width)
+    rows, places = rows[:, features.columns(stage, pooling)], features.places
     shorter = build_resnet(18, width=0.125, num_classes=3, last_stage=stage, pooling=pooling)
     for layer in shorter.layers:
         if layer.name != "logits" and layer.weights:

@@ -10,9 +10,12 @@ from resnet_keras.evaluation import Evaluation
 from resnet_keras.head import apply_head
 from resnet_keras.specs import ResNetSpec
 from resnet_keras.training.optimizers import Phase, make_optimizer
-from resnet_keras.tuning.heads import Stack, Task, train_heads
+from resnet_keras.tuning import crew
+from resnet_keras.tuning import heads as trained
+from resnet_keras.tuning.heads import Task, make_job
 from resnet_keras.tuning.scores import scores
 from resnet_keras.tuning.space import Head
+from resnet_keras.tuning.stack import Stack
 
 PICTURES, CHANNELS, CLASSES, BATCH = 90, 12, 3, 16
 PLAIN = {
@@ -42,25 +45,34 @@ KINDS = {
 class Rows:
     """Features that were drawn, where a backbone would have computed them."""
 
-    def __init__(self):
+    width = CHANNELS
+
+    def __init__(self, file):
         rng = np.random.default_rng(0)
         self.labels = rng.choice(CLASSES, PICTURES, p=[0.6, 0.3, 0.1])
         centres = 1.5 * rng.standard_normal((CLASSES, CHANNELS))
         noise = rng.standard_normal((2, PICTURES, CHANNELS))
         self.rows = (centres[self.labels] + noise).reshape(-1, CHANNELS).astype(np.float32)
+        self.places = np.arange(2 * PICTURES).reshape(2, -1)
+        self.file = file
+        file.write_bytes(self.rows.tobytes())
 
-    def of(self, stage, pooling, views):
-        return self.rows[: views * PICTURES], np.arange(views * PICTURES).reshape(views, -1)
+    def columns(self, stage, pooling):
+        return slice(0, CHANNELS)
 
 
 @pytest.fixture
-def task():
-    features = Rows()
+def task(tmp_path):
+    features = Rows(tmp_path / "features")
     order = np.random.default_rng(1).permutation(PICTURES)
     return Task(
         {"net": features}, features.labels, CLASSES,
         train=order[:70], val=order[70:], batch_size=BATCH, epochs=3, objective="loss", seed=5,
     )  # fmt: skip
+
+
+def train_heads(heads, task):
+    return trained.train_heads(heads, [task] * len(heads))
 
 
 def head(**values):
@@ -99,9 +111,9 @@ def keras_step(model, optimizer, loss, x, targets, weights):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_step_is_that_of_keras(kind, task):
     chosen = head(**KINDS[kind])
-    stack = Stack([chosen], task, channels=CHANNELS)
-    kernels = [np.array(each.weights["kernel"][0]) for each in stack.dense]
-    model = keras_head(chosen, kernels)
+    job = make_job([chosen], task)
+    stack = Stack(job)
+    model = keras_head(chosen, job.kernels)
     phase = Phase(
         "head", epochs=3, optimizer=chosen.values["optimizer"],
         learning_rate=chosen.values["learning_rate"], weight_decay=0.01,
@@ -119,7 +131,7 @@ def test_every_step_is_that_of_keras(kind, task):
         pictures = rng.choice(task.train, BATCH if step % 5 < 4 else 6)
         x, labels = task.features["net"].rows[pictures], task.labels[pictures]
         targets = np.eye(CLASSES, dtype=np.float32)[labels]
-        stack.step(x, targets, step)
+        stack.step(x, labels, step)
         weights = np.array(balance, np.float32)[labels]
         keras_step(model, optimizer, loss, x, targets, weights)
     seen = task.features["net"].rows[task.val]
@@ -146,6 +158,38 @@ def test_heads_learn_and_report_their_best_epoch(task):
     assert 1 <= found["best_epoch"] <= 12
     [short] = train_heads([head(learning_rate=1e-6)], task)
     assert short["loss"] > found["loss"]
+
+
+def test_heads_train_in_other_processes_as_in_this_one(task, monkeypatch):
+    heads = [
+        head(hidden_layers=layers, units=5, activation="relu", normalization=normalization)
+        for layers in (0, 1, 2)
+        for normalization in ("none", "batch", "layer")
+    ]
+    here = train_heads(heads, task)
+    monkeypatch.setattr(crew, "LEAST_JOBS", 1)
+    elsewhere = train_heads(heads, task)
+    assert [each | {"seconds": 0} for each in here] == [each | {"seconds": 0} for each in elsewhere]
+
+
+def test_a_process_that_is_killed_fails_its_head_alone(task, monkeypatch):
+    monkeypatch.setattr(crew, "LEAST_JOBS", 1)
+    begun = []
+    start = crew._Process._start
+
+    def kill_the_first(process):
+        start(process)
+        if not begun:
+            process._process.kill()
+        begun.append(process)
+
+    monkeypatch.setattr(crew._Process, "_start", kill_the_first)
+    jobs = [make_job([head(learning_rate=rate)], task) for rate in (1e-3, 2e-3, 3e-3, 4e-3)]
+    found = crew.train_all(jobs)
+    failed = [each for each in found if isinstance(each, Exception)]
+    assert len(failed) == 1
+    assert "ended with status -9" in str(failed[0])
+    assert all(each[0]["loss"] > 0 for each in found if not isinstance(each, Exception))
 
 
 def test_another_seed_is_another_run(task):

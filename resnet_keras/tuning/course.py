@@ -194,6 +194,8 @@ class Course:
 
     def _with_repeats(self, heads: Sequence[TrialResult]) -> list[TrialResult]:
         """Returns the trials, the best ones and the first with what they repeat."""
+        if not self.repeats:
+            return list(heads)
         best = ranked(heads, self.training.objective)[: self.finalists]
         chosen = [*best, *(each for each in heads[:1] if each.score is not None)]
         chosen = list({result.name: result for result in chosen}.values())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import tempfile
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from resnet_keras.training.rows import DiskRows, Store
 from resnet_keras.training.views import EXTRACTION_BATCH
 
 POOLINGS: tuple[Pooling, ...] = ("avg", "max")
+# A row of ResNet-50 takes 30 KB.
+ROWS_AT_ONCE = 1024
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,33 +42,41 @@ class Features:
         channels: Channels of each stage, by its number.
         store: Rows of the averages and then the maxima of the first stage, of the second, ...
         places: Row in the store of each view of each picture, `(views, pictures)`.
+        folder: Where there is room for another copy.
     """
 
     channels: dict[int, int]
     store: Store = dataclasses.field(repr=False)
     places: np.ndarray = dataclasses.field(repr=False)
+    folder: Path
 
-    def of(self, stage: int, pooling: Pooling, views: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns what a head sees, and where.
+    @property
+    def width(self) -> int:
+        """Values of a row."""
+        return 2 * sum(self.channels.values())
+
+    def columns(self, stage: int, pooling: Pooling) -> slice:
+        """Returns the values of a row that a head sees.
 
         Args:
             stage: The stage whose output is pooled.
             pooling: "avg", "max", or "both" side by side.
-            views: Views that are wanted, the first ones.
-
-        Returns:
-            Float32 `(rows, width)`, and the row of each view of each picture, `(views, pictures)`.
         """
         start = 2 * sum(each for number, each in self.channels.items() if number < stage)
-        first = {"avg": 0, "max": 1, "both": 0}[pooling] * self.channels[stage]
-        width = self.channels[stage] * (2 if pooling == "both" else 1)
-        columns = slice(start + first, start + first + width)
-        return np.ascontiguousarray(self._values[:, columns]), self.places[:views]
+        start += self.channels[stage] if pooling == "max" else 0
+        return slice(start, start + self.channels[stage] * (2 if pooling == "both" else 1))
 
     @functools.cached_property
-    def _values(self) -> np.ndarray:
-        """All rows, float32; a row of ResNet-50 takes 30 KB."""
-        return self.store.read(np.arange(len(self.store.missing))).view(np.float32)
+    def file(self) -> Path:
+        """A file of all rows as float32, which several processes may map; of this process."""
+        folder = tempfile.TemporaryDirectory(prefix="resnet_keras-", dir=self.folder)
+        weakref.finalize(self, folder.cleanup)
+        path = Path(folder.name) / "features"
+        with path.open("wb") as file:
+            for start in range(0, len(self.store.missing), ROWS_AT_ONCE):
+                end = min(start + ROWS_AT_ONCE, len(self.store.missing))
+                file.write(self.store.read(np.arange(start, end)).tobytes())
+        return path
 
 
 def joined(parts: Sequence[Images]) -> Images:
@@ -138,7 +150,7 @@ def stage_features(
             network = _network(model, boundaries, packing, dtype=dtype, shape=images.shape)
             read = picture_reader(images, views)
             extract(batches, store, read=read, network=network, on_batch=on_batch)
-    return Features(channels, store, places)
+    return Features(channels, store, places, home)
 
 
 def _network(

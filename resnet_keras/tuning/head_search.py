@@ -167,7 +167,7 @@ class HeadSearch(SearchEngine):
         ]
         names = list(dict.fromkeys(heads[number].values["backbone"] for number in within))
         task = self._pictures.task(names, epochs=epochs, objective=self._aim)
-        outcomes = train_heads([heads[number] for number in within], task)
+        outcomes = train_heads([heads[number] for number in within], [task] * len(within))
         for number, outcome in zip(within, outcomes, strict=True):
             found[number] = _reported(outcome, costs[number])
         return found
@@ -199,13 +199,13 @@ def repeated(
     """
     names = list(dict.fromkeys(head.values["backbone"] for head in heads))
     task = pictures.task(names, epochs=epochs, objective=objective)
-    found: list[list[float]] = [[] for _ in heads]
-    total = repeats * len(heads)
-    with pictures.display.counting("repeats of the best", total, unit="heads") as count:
-        for number in range(1, repeats + 1):
-            outcomes = train_heads(heads, pictures.again(task, number))
-            for head, outcome in enumerate(outcomes):
-                if not isinstance(outcome, Exception) and np.isfinite(outcome[objective]):
-                    found[head].append(outcome[objective])
-            count(len(heads))
-    return [tuple(scores) for scores in found]
+    tasks = [pictures.again(task, number) for number in range(1, repeats + 1)]
+    pairs = [(head, each) for head in heads for each in tasks]
+    with pictures.display.counting("repeats of the best", len(pairs), unit="heads") as count:
+        outcomes = train_heads([head for head, _ in pairs], [each for _, each in pairs])
+        count(len(pairs))
+    scores = [
+        np.nan if isinstance(outcome, Exception) else outcome[objective] for outcome in outcomes
+    ]
+    by_head = [scores[start : start + repeats] for start in range(0, len(pairs), repeats or 1)]
+    return [tuple(score for score in own if np.isfinite(score)) for own in by_head]

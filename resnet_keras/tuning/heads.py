@@ -1,4 +1,4 @@
-"""Trains heads on features in memory: those of one shape together, as one head would train alone.
+"""Trains heads on features that are there: those of one shape together, each as it would alone.
 
 The steps, their pictures, views and learning rates are those of `fine_tune` in its phase "head".
 """
@@ -7,36 +7,34 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 
+import keras
 import numpy as np
-import threadpoolctl
 
+from resnet_keras.blocks import BN_MOMENTUM
 from resnet_keras.data.memory import available_memory
-from resnet_keras.data.threads import THREADS
 from resnet_keras.distribution.sharing import Sharing
+from resnet_keras.head import LAYER_NORM_EPSILON
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.training.feed import Feed
-from resnet_keras.training.optimizers import Phase
-from resnet_keras.tuning import operations as ops
+from resnet_keras.training.optimizers import SGD_MOMENTUM, Phase
+from resnet_keras.tuning.crew import train_all
 from resnet_keras.tuning.features import Features
-from resnet_keras.tuning.operations import Array, Operation
-from resnet_keras.tuning.scores import Metrics, scores
+from resnet_keras.tuning.operations import Array, Constants
+from resnet_keras.tuning.scores import Metrics
 from resnet_keras.tuning.space import Head
-from resnet_keras.tuning.trials import Objective, is_better
-from resnet_keras.tuning.updates import Update, initial_kernels
+from resnet_keras.tuning.stack import Job
+from resnet_keras.tuning.trials import Objective
 
 # What decides the shape of a head, and what it computes besides numbers of its own.
 SHAPE = ("backbone", "stage", "pooling", "views", "hidden_layers", "units")
 KIND = ("activation", "normalization", "optimizer")
+CONSTANTS = Constants(BN_MOMENTUM, ResNetSpec.bn_epsilon, LAYER_NORM_EPSILON, SGD_MOMENTUM)
 # Weight, gradient, two moments, and what drawing it takes for a moment, in float32.
 VALUE_BYTES = 24
-# Of the free memory, for one stack of heads; another one trains at the same time.
-MEMORY_SHARE = 0.4
-# Gradients below it would leave numbers that a processor takes a hundred times longer for.
-TINY = 1e-20
+# Of the free memory, for one stack of heads; others train at the same time.
+MEMORY_SHARE = 0.2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +53,7 @@ class Task:
         seed: Of weights, order and dropout.
     """
 
-    features: dict[str, Features]
+    features: Mapping[str, Features]
     labels: np.ndarray
     classes: int
     train: np.ndarray
@@ -66,12 +64,12 @@ class Task:
     seed: int
 
 
-def train_heads(heads: Sequence[Head], task: Task) -> list[Metrics | Exception]:
-    """Trains heads on the cores of this machine, those of one shape in the same steps.
+def train_heads(heads: Sequence[Head], tasks: Sequence[Task]) -> list[Metrics | Exception]:
+    """Trains heads on the cores of this machine, those of one shape and task in the same steps.
 
     Args:
         heads: What to train.
-        task: What they learn.
+        tasks: What each of them learns.
 
     Returns:
         For each the metrics of the validation part at its best epoch, "best_epoch" from 1, and
@@ -80,49 +78,88 @@ def train_heads(heads: Sequence[Head], task: Task) -> list[Metrics | Exception]:
     """
 
     def key(number: int) -> tuple[str, ...]:
-        return tuple(str(heads[number].values.get(name)) for name in (*SHAPE, *KIND))
-
-    def attempt(stack: Sequence[int]) -> list[Metrics | Exception]:
-        try:
-            return list(_train([heads[each] for each in stack], task))
-        except Exception as error:
-            return [error for _ in stack]
+        facts = (heads[number].values.get(name) for name in (*SHAPE, *KIND))
+        return (str(id(tasks[number])), *map(str, facts))
 
     order = sorted(range(len(heads)), key=key)
     stacks = [list(group) for _, group in itertools.groupby(order, key)]
-    found: dict[int, Metrics | Exception] = {}
-    with threadpoolctl.threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
-        for stack, metrics in zip(stacks, pool.map(attempt, stacks), strict=True):
-            found |= dict(zip(stack, metrics, strict=True))
-        # It may have been another one that took the memory.
-        for number in [each for each in found if isinstance(found[each], Exception)]:
-            [found[number]] = attempt([number])
+    found = _trained(stacks, heads, tasks)
+    # It may have been another one of the stack that took the memory.
+    failed = [[each] for each in found if isinstance(found[each], Exception)]
+    found |= _trained(failed, heads, tasks)
     return [found[number] for number in range(len(heads))]
 
 
-def _train(heads: Sequence[Head], task: Task) -> list[Metrics]:
-    begin = time.perf_counter()
+def _trained(
+    stacks: Sequence[Sequence[int]], heads: Sequence[Head], tasks: Sequence[Task]
+) -> dict[int, Metrics | Exception]:
+    """Returns what came of each head of some stacks, by its number."""
+    found: dict[int, Metrics | Exception] = {}
+    jobs: dict[tuple[int, ...], Job] = {}
+    for stack in map(tuple, stacks):
+        try:
+            jobs[stack] = make_job([heads[number] for number in stack], tasks[stack[0]])
+        except MemoryError as error:
+            found |= dict.fromkeys(stack, error)
+    for stack, answer in zip(jobs, train_all(list(jobs.values())), strict=True):
+        answers = [answer] * len(stack) if isinstance(answer, Exception) else answer
+        found |= dict(zip(stack, answers, strict=True))
+    return found
+
+
+def make_job(heads: Sequence[Head], task: Task) -> Job:
+    """Returns the job of some heads of one shape.
+
+    Raises:
+        MemoryError: If there is too little memory for them.
+    """
     values = heads[0].values
     features = task.features[values["backbone"]]
-    rows, places = features.of(values["stage"], values["pooling"], values["views"])
-    stack = Stack(heads, task, channels=rows.shape[1])
+    columns = features.columns(values["stage"], values["pooling"])
+    widths = (columns.stop - columns.start, *heads[0].hidden, task.classes)
+    _check_memory(widths, heads=len(heads))
+    places = features.places[: values["views"]]
+    rows, labels = _steps(task, places)
+    steps = rows.shape[0] * rows.shape[1]
+    return Job(
+        features=features.file,
+        width=features.width,
+        columns=columns,
+        kernels=_initial_kernels(widths, seed=task.seed),
+        normalization=values["normalization"],
+        activation=values.get("activation", "relu"),
+        optimizer=values["optimizer"],
+        dropout=_column(heads, "dropout"),
+        smoothing=_column(heads, "label_smoothing"),
+        balance=_column(heads, "class_balance"),
+        decay=_column(heads, "weight_decay"),
+        rates=np.stack([_learning_rates(each, task, steps=steps) for each in heads], axis=1)[
+            :, :, None
+        ],
+        class_weights=_class_weights(task),
+        rows=rows,
+        labels=labels,
+        val_rows=places[0, task.val],
+        val_labels=task.labels[task.val],
+        objective=task.objective,
+        seed=task.seed,
+        constants=CONSTANTS,
+    )
+
+
+def _steps(task: Task, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows and labels of what each step of each epoch sees, -1 where there is nothing."""
     feed = Feed(
         task.labels[task.train], task.classes, _nothing, specs=(), seed=(task.seed, 0),
-        sharing=Sharing(len(task.train), task.batch_size), views=values["views"],
+        sharing=Sharing(len(task.train), task.batch_size), views=len(places),
     )  # fmt: skip
-    best: list[Metrics] = [{} for _ in heads]
-    with np.errstate(all="ignore"):  # a head that diverges says so by its loss
-        for epoch in range(task.epochs):
-            for step in range(feed.steps):
-                chosen = feed.indices(epoch, step)
-                pictures = task.train[chosen]
-                x = rows[places[feed.views(epoch, chosen), pictures]]
-                stack.step(x, feed.targets[chosen], epoch * feed.steps + step)
-            logits = stack.logits(rows[places[0, task.val]])
-            for head, found in enumerate(scores(logits, task.labels[task.val])):
-                best[head] = _better(best[head], found | {"best_epoch": epoch + 1}, task.objective)
-    seconds = (time.perf_counter() - begin) / len(heads)
-    return [metrics | {"seconds": seconds} for metrics in best]
+    rows = []
+    for epoch in range(task.epochs):
+        order = feed.order(epoch)
+        views = feed.views(epoch, order)
+        rows.append(np.where(order < 0, -1, places[views, task.train[order]]))
+    orders = np.stack([feed.order(epoch) for epoch in range(task.epochs)])
+    return np.stack(rows), task.labels[task.train[orders]]
 
 
 def _nothing(epoch: int, indices: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -130,99 +167,15 @@ def _nothing(epoch: int, indices: np.ndarray, views: np.ndarray) -> tuple[np.nda
     return ()
 
 
-def _better(best: Metrics, new: Metrics, objective: Objective) -> Metrics:
-    """Returns the metrics with the better objective; once not finite, a head stays so."""
-    if not best or not math.isfinite(new["loss"]):
-        return new
-    if not math.isfinite(best["loss"]):
-        return best
-    return new if is_better(new[objective], best[objective], objective) else best
-
-
-class Stack:
-    """Heads of one shape that train together.
-
-    Args:
-        heads: They differ only in dropout, rates, decay, smoothing and balance.
-        task: What they learn.
-        channels: Channels of the features.
-    """
-
-    def __init__(self, heads: Sequence[Head], task: Task, *, channels: int) -> None:
-        values = heads[0].values
-        steps = -(-len(task.train) // task.batch_size)
-        self._smoothing = _column(heads, "label_smoothing")
-        self._balanced = _column(heads, "class_balance")
-        self._weights = _class_weights(task)
-        self._rates = np.stack(
-            [_learning_rates(head, task, steps=steps * task.epochs) for head in heads], axis=1
-        )[:, :, None]
-        widths = (channels, *heads[0].hidden, task.classes)
-        _check_memory(widths, heads=len(heads))
-        kernels = initial_kernels(widths, heads=len(heads), seed=task.seed)
-        dropout = _column(heads, "dropout")
-        rng = np.random.default_rng(task.seed)
-        self._operations: list[Operation] = []
-        for number, kernel in enumerate(kernels):
-            self._operations += _before(
-                kernel, dropout, normalization=values["normalization"], rng=rng
-            )
-            first = not any(operation.weights for operation in self._operations)
-            self._operations.append(ops.Dense(kernel, first=first))
-            if number < len(kernels) - 1:
-                self._operations.append(ops.Activation(values["activation"]))
-        trains = [bool(operation.weights) for operation in self._operations]
-        self._first = trains.index(True)
-        decay = _column(heads, "weight_decay")[:, 0]
-        self._update = Update(values["optimizer"], self._operations, decay)
-
-    @property
-    def dense(self) -> list[ops.Dense]:
-        """The dense layers, in order."""
-        return [each for each in self._operations if isinstance(each, ops.Dense)]
-
-    def logits(self, x: Array, *, training: bool = False) -> Array:
-        """Returns the logits of all heads, `(heads, pictures, classes)`."""
-        found = x[None]
-        for operation in self._operations:
-            found = operation.forward(found, training=training)
-        return found
-
-    def step(self, x: Array, targets: Array, number: int) -> None:
-        """Moves the weights of all heads once, down the mean loss of some pictures.
-
-        Args:
-            x: Features, `(pictures, channels)`.
-            targets: One-hot, `(pictures, classes)`.
-            number: Of the step, from 0.
-        """
-        logits = self.logits(x, training=True)
-        shares = np.exp(logits - logits.max(axis=2, keepdims=True))
-        shares /= shares.sum(axis=2, keepdims=True)
-        wanted = targets * (1 - self._smoothing) + self._smoothing / targets.shape[1]
-        weights = (targets @ self._weights)[:, None]
-        gradient = (shares - wanted) * (1 + self._balanced * (weights - 1)) / np.float32(len(x))
-        gradient[np.abs(gradient) < TINY] = 0
-        for operation in reversed(self._operations[self._first :]):
-            gradient = operation.backward(gradient)
-        self._update(self._rates[number], number)
-
-
-def _before(
-    kernel: Array, dropout: Array, *, normalization: str, rng: np.random.Generator
-) -> list[Operation]:
-    """Returns what comes before a dense layer, as in `resnet_keras.head`."""
-    heads, channels, _ = kernel.shape
-    found: list[Operation] = []
-    if normalization != "none":
-        kinds: dict[str, Callable[[int, int], Operation]] = {
-            "batch": ops.BatchNormalization,
-            "layer": ops.LayerNormalization,
-        }
-        found.append(kinds[normalization](heads, channels))
-    if dropout.any():
-        found.append(ops.Dropout(dropout, rng))
-    return found
+def _initial_kernels(widths: Sequence[int], *, seed: int) -> list[Array]:
+    """Returns the kernels that every head of a shape begins with, `(channels, units)` each."""
+    pairs = list(itertools.pairwise(widths))
+    hidden, last = keras.initializers.HeNormal, keras.initializers.GlorotUniform
+    makers = [hidden] * (len(pairs) - 1) + [last]
+    return [
+        np.asarray(make(seed=seed + number)(pair))
+        for number, (make, pair) in enumerate(zip(makers, pairs, strict=True))
+    ]
 
 
 def _check_memory(widths: Sequence[int], *, heads: int) -> None:

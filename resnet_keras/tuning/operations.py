@@ -8,19 +8,32 @@ layers of Keras compute.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import scipy.special
 
-from resnet_keras.blocks import BN_MOMENTUM
-from resnet_keras.head import LAYER_NORM_EPSILON
-from resnet_keras.specs import ResNetSpec
-
 Array = np.ndarray
-BATCH_NORM_EPSILON = np.float32(ResNetSpec.bn_epsilon)
 _PEAK = np.float32(1 / np.sqrt(2 * np.pi))  # of the normal density
+
+
+@dataclasses.dataclass(frozen=True)
+class Constants:
+    """What the layers of the project have in common.
+
+    Args:
+        bn_momentum: Share of the moving statistics that batch norm keeps.
+        bn_epsilon: What batch norm adds to the variance.
+        ln_epsilon: What layer norm adds to it.
+        sgd_momentum: That of SGD.
+    """
+
+    bn_momentum: float
+    bn_epsilon: float
+    ln_epsilon: float
+    sgd_momentum: float
 
 
 class Operation(Protocol):
@@ -72,7 +85,8 @@ class Dense:
 class _Normalization:
     """Scale and shift, which both kinds of normalisation end with."""
 
-    def __init__(self, heads: int, channels: int) -> None:
+    def __init__(self, heads: int, channels: int, constants: Constants) -> None:
+        self._constants = constants
         ones = np.ones((heads, 1, channels), np.float32)
         self.weights = {"gamma": ones, "beta": np.zeros_like(ones)}
         self.gradients: dict[str, Array] = {}
@@ -92,8 +106,8 @@ class _Normalization:
 class BatchNormalization(_Normalization):
     """Batch norm by the statistics of the batch in training, else by the moving ones."""
 
-    def __init__(self, heads: int, channels: int) -> None:
-        super().__init__(heads, channels)
+    def __init__(self, heads: int, channels: int, constants: Constants) -> None:
+        super().__init__(heads, channels, constants)
         self._mean = np.zeros((heads, 1, channels), np.float32)
         self._variance = np.ones_like(self._mean)
 
@@ -105,9 +119,10 @@ class BatchNormalization(_Normalization):
         centred = x - mean
         if training:
             variance = np.einsum("hpc,hpc->hc", centred, centred)[:, None] / np.float32(x.shape[1])
-            self._mean += (1 - BN_MOMENTUM) * (mean - self._mean)
-            self._variance += (1 - BN_MOMENTUM) * (variance - self._variance)
-        return self._scaled(centred, 1 / np.sqrt(variance + BATCH_NORM_EPSILON))
+            moved = 1 - self._constants.bn_momentum
+            self._mean += moved * (mean - self._mean)
+            self._variance += moved * (variance - self._variance)
+        return self._scaled(centred, 1 / np.sqrt(variance + self._constants.bn_epsilon))
 
     def backward(self, gradient: Array) -> Array:
         """Returns the gradient of the input."""
@@ -127,7 +142,7 @@ class LayerNormalization(_Normalization):
         """Returns the normalised input."""
         centred = x - x.mean(axis=2, keepdims=True)
         variance = np.square(centred).mean(axis=2, keepdims=True)
-        return self._scaled(centred, 1 / np.sqrt(variance + np.float32(LAYER_NORM_EPSILON)))
+        return self._scaled(centred, 1 / np.sqrt(variance + self._constants.ln_epsilon))
 
     def backward(self, gradient: Array) -> Array:
         """Returns the gradient of the input."""
@@ -138,6 +153,12 @@ class LayerNormalization(_Normalization):
         found -= inner.mean(axis=2, keepdims=True)
         found *= self._rate
         return found
+
+
+NORMALIZATIONS: dict[str, Callable[[int, int, Constants], Operation]] = {
+    "batch": BatchNormalization,
+    "layer": LayerNormalization,
+}
 
 
 class Dropout:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
-from resnet_keras.training.optimizers import NO_DECAY, SGD_MOMENTUM
 from resnet_keras.tuning.operations import Array, Operation
 
 # Those of `keras.optimizers.AdamW`.
@@ -24,12 +21,15 @@ class Update:
         optimizer: "adamw" or "sgd", with Nesterov momentum 0.9.
         operations: Those whose weights move.
         decay: Decoupled weight decay of the kernels, `(heads, 1)`.
+        momentum: That of SGD.
     """
 
-    def __init__(self, optimizer: str, operations: Sequence[Operation], decay: Array) -> None:
+    def __init__(
+        self, optimizer: str, operations: Sequence[Operation], decay: Array, *, momentum: float
+    ) -> None:
         make = {"adamw": _AdamW, "sgd": _SGD}[optimizer]
         self._moved = [
-            (operation, name, make(_flat(weight), decay * (name not in NO_DECAY)))
+            (operation, name, make(_flat(weight), decay * (name == "kernel"), momentum))
             for operation in operations
             for name, weight in operation.weights.items()
         ]
@@ -56,12 +56,13 @@ class _Rule:
     Args:
         weight: `(heads, values)`, moved in place.
         decay: Of each head, `(heads, 1)`.
+        momentum: That of SGD.
     """
 
     moments: int
 
-    def __init__(self, weight: Array, decay: Array) -> None:
-        self._weight, self._decay = weight, decay
+    def __init__(self, weight: Array, decay: Array, momentum: float) -> None:
+        self._weight, self._decay, self._momentum = weight, decay, momentum
         self._moments = [np.zeros_like(weight) for _ in range(self.moments)]
         self._size = max(1, CHUNK // len(weight))
         self._change = np.empty((len(weight), self._size), weight.dtype)
@@ -113,24 +114,6 @@ class _SGD(_Rule):
     ) -> None:
         [momentum] = moments
         np.multiply(gradient, -rates, out=change)
-        momentum *= SGD_MOMENTUM
+        momentum *= self._momentum
         momentum += change
-        change += SGD_MOMENTUM * momentum
-
-
-def initial_kernels(widths: Sequence[int], *, heads: int, seed: int) -> list[Array]:
-    """Returns the kernels that every head begins with, `(heads, channels, units)` each.
-
-    Args:
-        widths: Channels of the features, units of the hidden layers, and classes.
-        heads: Number of heads, which all begin with the same ones.
-        seed: Of what is drawn.
-    """
-    pairs = list(itertools.pairwise(widths))
-    hidden, last = keras.initializers.HeNormal, keras.initializers.GlorotUniform
-    makers = [hidden] * (len(pairs) - 1) + [last]
-    kernels = [
-        np.asarray(make(seed=seed + number)(pair))
-        for number, (make, pair) in enumerate(zip(makers, pairs, strict=True))
-    ]
-    return [np.repeat(kernel[None], heads, axis=0) for kernel in kernels]
+        change += self._momentum * momentum
