@@ -132,3 +132,16 @@ def test_two_devices_of_a_process_do_what_one_does(tmp_path):
 def test_a_factor_out_of_range_is_refused(layer_decay):
     with pytest.raises(ValueError, match=r"`layer_decay` must lie in \(0, 1\]"):
         Phase("all", layer_decay=layer_decay)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_compiled_model_is_saved_with_it_and_loads(tmp_path, name):
+    model = build()
+    phase = Phase("all", optimizer=name, layer_decay=0.5)
+    model.compile(make_optimizer(phase, steps=4, batch_size=8), "mse")
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    before, after = model.optimizer.get_config(), loaded.optimizer.get_config()
+    assert (after["layer_decay"], after["decay"]) == (0.5, 1e-4)
+    assert before["learning_rate"] == after["learning_rate"]

@@ -220,13 +220,17 @@ def _show(found: Any) -> None:
 def _row(result: Any) -> Sequence[str]:
     error = result.standard_error
     merit = "" if error is None else f"{result.merit:.4f} ± {error:.4f}"
-    shown = ("backbone", "stage", "pooling", "hidden_layers", "units", "optimizer", "unfrozen")
-    values = ", ".join(f"{name} {result.values[name]}" for name in shown if name in result.values)
+    values = result.values
+    units = (
+        f"{values['hidden_layers']} x {values['units']}" if values["hidden_layers"] else "linear"
+    )
+    what = [f"{values['backbone']} to stage {values['stage']}", values["pooling"], units]
+    what += [f"unfrozen {values['unfrozen']}"] if "unfrozen" in values else []
     return (
         f"{result.tier} {result.name}",
         f"{result.score:.4f}",
         merit,
         "" if result.latency_ms is None else f"{result.latency_ms:.1f}",
         "" if result.params is None else f"{result.params:,}",
-        values,
+        ", ".join([*what, values["optimizer"]]),
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from resnet_keras.layers import PACKAGE
 from resnet_keras.stages import PARTS, part_named
 
 # Decay pulls towards zero, which means nothing for what scales and shifts.
@@ -20,14 +21,16 @@ class _ByPart:
     The decoupled weight decay, which is a multiple of the learning rate, is scaled alike.
 
     Args:
+        learning_rate: That of the head, or its schedule.
         layer_decay: Factor for each part further from the head.
         decay: Decoupled weight decay of the kernels.
-        schedule: Learning rate of the head, by step.
         **options: Those of the Keras optimizer.
     """
 
-    def __init__(self, layer_decay: float, decay: float, schedule: Any, **options: Any) -> None:
-        super().__init__(schedule, **options)  # type: ignore[call-arg]
+    def __init__(
+        self, learning_rate: Any, *, layer_decay: float, decay: float, **options: Any
+    ) -> None:
+        super().__init__(learning_rate, **options)  # type: ignore[call-arg]
         self._layer_decay, self._decay = layer_decay, decay
 
     def build(self, variables: Sequence[Any]) -> None:
@@ -46,11 +49,18 @@ class _ByPart:
             self.assign_sub(variable, variable * (rate * decay))  # type: ignore[attr-defined]
         super().update_step(gradient, variable, rate)  # type: ignore[misc]
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments, as a saved model needs them."""
+        config: dict[str, Any] = super().get_config()  # type: ignore[misc]
+        return {**config, "layer_decay": self._layer_decay, "decay": self._decay}
 
+
+@keras.saving.register_keras_serializable(PACKAGE)
 class SGDByPart(_ByPart, keras.optimizers.SGD):
     """SGD with a learning rate by part."""
 
 
+@keras.saving.register_keras_serializable(PACKAGE)
 class AdamByPart(_ByPart, keras.optimizers.Adam):
     """AdamW with a learning rate, and a weight decay, by part."""
 

@@ -166,7 +166,9 @@ def make_optimizer(phase: Phase, steps: int, batch_size: int) -> Any:
         options["weight_decay"] = phase.weight_decay or None
     if phase.layer_decay < 1:
         options["weight_decay"] = None  # by part as well, which Keras cannot do
-        return BY_PART[phase.optimizer](phase.layer_decay, phase.weight_decay, schedule, **options)
+        return BY_PART[phase.optimizer](
+            schedule, layer_decay=phase.layer_decay, decay=phase.weight_decay, **options
+        )
     make = {"sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}[phase.optimizer]
     optimizer = make(schedule, **options)
     optimizer.exclude_from_weight_decay(var_names=NO_DECAY)

@@ -193,13 +193,16 @@ class Pair(NamedTuple):
 
 
 def pairs(results: Sequence[TrialResult], objective: Objective) -> list[Pair]:
-    """Returns the merit of each head that was fine-tuned, and the best score of that."""
+    """Returns the score of each head that was fine-tuned, and the best one of its networks.
+
+    Both are of the split of the search; the repeats of a head are of others.
+    """
     heads = {each.name: each for each in results if each.tier == "head"}
     best: dict[str, TrialResult] = {}
     for result in ranked([each for each in results if each.tier == "fine-tune"], objective):
-        if (name := result.values["head"]) in heads and heads[name].merit is not None:
+        if (name := result.values["head"]) in heads and heads[name].score is not None:
             best.setdefault(name, result)
-    return [Pair(name, heads[name].merit, each.merit) for name, each in best.items()]  # type: ignore[arg-type]
+    return [Pair(name, heads[name].score, each.score) for name, each in best.items()]  # type: ignore[arg-type]
 
 
 def rank_correlation(found: Sequence[Pair]) -> float | None:

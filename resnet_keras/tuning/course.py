@@ -217,7 +217,8 @@ class Course:
         # The best head alone, for comparison, and each head as `fine_tune` usually trains it.
         alone: list[Values] = [{"head": best[0].name, "unfrozen": 0}]
         alone = alone if 0 in self._unfrozen else []
-        first = [*alone, *({"head": each.name} for each in best)][: self.fine_tunes]
+        usual: list[Values] = [{"head": each.name} for each in best]
+        first = [*usual[:1], *alone, *usual[1:]][: self.fine_tunes]
         self.pictures.display.say(f"fine-tuning: {self.fine_tunes} trials of {len(best)} heads")
         self._fine_search(hp, first, told=self._tell).search()
 

@@ -24,7 +24,7 @@ from resnet_keras.tuning.batches import check_dataset, filled, mixed
 from resnet_keras.tuning.features import stages_of
 from resnet_keras.tuning.memory import limited_memory
 from resnet_keras.tuning.parameters import PARAMETERS, named_choices
-from resnet_keras.tuning.space import FINE_RATES, Head, Values, _Declared, declare_head
+from resnet_keras.tuning.space import FINE_RATES, Declared, Head, Values, declare_head
 
 # What only `tune` searches, as it reads the pictures itself.
 FIXED = ("class_balance", "views", "image_size")
@@ -116,7 +116,7 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         """
         stages, scoped = self._stages, _Scoped(hp)
         declare_head(scoped, stages=stages, views=1, named=self._named)
-        _declare_unfrozen(_Declared(scoped, self._named))
+        _declare_unfrozen(Declared(scoped, self._named))
         active = [each.name for each in hp.space if hp.is_active(each)]
         values = {name.rpartition("/")[2]: hp.values[name] for name in active}
         model = self._backbones[values["backbone"]].build(
@@ -261,7 +261,7 @@ def _replicas(model: keras.Model) -> int:
     return strategy.num_replicas_in_sync if strategy else 1
 
 
-def _declare_unfrozen(declared: _Declared) -> None:
+def _declare_unfrozen(declared: Declared) -> None:
     """Declares what trains behind the head, and how."""
     declared.choice("unfrozen")
     some = [number for number in declared.of("unfrozen") if number]
@@ -283,7 +283,7 @@ def _optimizer(values: Values) -> Any:
     options = {"momentum": SGD_MOMENTUM, "nesterov": True} if name == "sgd" else {}
     layer_decay = values.get("layer_decay", 1.0)
     if layer_decay < 1:
-        return BY_PART[name](layer_decay, decay, rate, **options)
+        return BY_PART[name](rate, layer_decay=layer_decay, decay=decay, **options)
     make = {"sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}[name]
     # SGD takes no decay of 0, AdamW no None.
     optimizer = make(rate, weight_decay=decay or (None if name == "sgd" else 0.0), **options)

@@ -79,7 +79,7 @@ def fine_schedule(head: Head, values: Values, *, head_epochs: int, epochs: int) 
     )
 
 
-class _Declared:
+class Declared:
     """Hyperparameters as they are declared: what the user named in place of what is tried."""
 
     def __init__(self, hp: Any, named: Mapping[str, Choices]) -> None:
@@ -119,7 +119,7 @@ def declare_head(
         views: Versions of a picture that there are.
         named: What the user named.
     """
-    declared = _Declared(hp, named)
+    declared = Declared(hp, named)
     hp.Choice("backbone", list(stages), default=next(iter(stages)))
     for name, found in stages.items():
         with hp.conditional_scope("backbone", [name]):
@@ -156,7 +156,7 @@ def declare_fine(
         image_sizes: Sides of the pictures in the first half of the epochs, 0 for no other.
         named: What the user named.
     """
-    declared = _Declared(hp, named)
+    declared = Declared(hp, named)
     hp.Choice("head", list(heads), default=next(iter(heads)))
     declared.choice("unfrozen")
     for optimizer, ends in FINE_RATES.items():

@@ -10,7 +10,8 @@ from resnet_keras.evaluation.metrics import Evaluation
 from resnet_keras.evaluation.page import Html, joined, table, tag
 from resnet_keras.evaluation.sections import NOT_DEFINED, SCORES, facts_list
 from resnet_keras.tuning.analysis import best_of_cuts, cuts_on_front, value_of
-from resnet_keras.tuning.trials import Objective, TrialResult, ranked
+from resnet_keras.tuning.parameters import PARAMETERS
+from resnet_keras.tuning.trials import Objective, TrialResult, best_first, ranked
 
 # A page with more rows than this hides the rest behind a click.
 SHOWN = 30
@@ -90,7 +91,9 @@ def _cells(result: TrialResult) -> list[str]:
 
 def winner_list(winner: TrialResult) -> Html:
     """Returns the hyperparameters of the winner."""
-    values = {_title(name): _value(value) for name, value in winner.values.items()}
+    values = {
+        _title(name): _value(winner.values[name]) for name in sorted(winner.values, key=_place)
+    }
     items = list({"trial": named(winner), **values}.items())
     half = math.ceil(len(items) / 2)
     halves = [tag("div", facts_list(dict(part))) for part in (items[:half], items[half:])]
@@ -99,13 +102,20 @@ def winner_list(winner: TrialResult) -> Html:
 
 def trials_table(results: Sequence[TrialResult], objective: Objective) -> Html:
     """Returns all trials that completed, the best first, with their hyperparameters."""
-    done = ranked(results, objective)
-    names = list(dict.fromkeys(name for result in done for name in result.values))
+    done = best_first(results, objective)
+    known = [name for result in done for name in result.values]
+    names = sorted(dict.fromkeys(known), key=_place)
     head = [*TRIAL, *map(_title, names)]
     rows = [
         [*_cells(result), *(_value(result.values.get(name)) for name in names)] for result in done
     ]
     return _folded(head, rows) if rows else Html("")
+
+
+def _place(name: str) -> tuple[int, str]:
+    """Returns where a hyperparameter stands among others."""
+    order = ["backbone", "head", *PARAMETERS]
+    return order.index(name) if name in order else len(order), name
 
 
 def _folded(head: Sequence[str], rows: Sequence[Sequence[str]], *, class_: str = "") -> Html:
@@ -162,9 +172,11 @@ def merit_section(
     finalists = [each for each in ranked(results, objective) if each.standard_error is not None]
     if not finalists or winner is None:
         return Html("")
+    # Networks are trained once; it is their head that was repeated.
+    winner = next((each for each in finalists if each.name == winner.values.get("head")), winner)
     rows = [
         (
-            f"{named(each)}{', the winner' if each == winner else ''}",
+            f"{named(each)}{', that of the winner' if each == winner else ''}",
             f"{each.score:.4f}",
             scored(each),
             str(len(each.repeats)),
@@ -193,7 +205,9 @@ def comparison(winner: TrialResult, other: TrialResult, objective: Objective, *,
         name: What the other one is.
     """
     gain = value_of(winner, objective) - value_of(other, objective)
-    both = f"The winner, {named(winner)}, and {name}, {named(other)}, are {abs(gain):.4f}"
+    both = (
+        f"The head of the winner, {named(winner)}, and {name}, {named(other)}, are {abs(gain):.4f}"
+    )
     if winner.standard_error is None or other.standard_error is None:
         return f"{both} apart, but were not both repeated: whether that is luck is not known."
     # Of a difference of two independent means.
@@ -205,6 +219,6 @@ def comparison(winner: TrialResult, other: TrialResult, objective: Objective, *,
         )
     verb = "beats" if gain > 0 else "is behind"
     return (
-        f"The winner, {named(winner)}, {verb} {name}, {named(other)}, by {abs(gain):.4f} ± "
-        f"{error:.4f}, which is more than the standard error of the difference."
+        f"The head of the winner, {named(winner)}, {verb} {name}, {named(other)}, by "
+        f"{abs(gain):.4f} ± {error:.4f}, which is more than the standard error of the difference."
     )
