@@ -38,6 +38,8 @@ def scores(results: Sequence[TrialResult], objective: Objective, palette: Palett
     numbers = dict(zip(map(id, results), itertools.count(1)))
     for (tier, name, marker), colour in zip(TIERS, palette.colours, strict=False):
         own = [each for each in results if each.tier == tier]
+        if not own:
+            continue
         done = [each for each in own if each.score is not None]
         places = [numbers[id(each)] for each in done]
         found = np.array([each.score for each in done], float)
@@ -45,7 +47,7 @@ def scores(results: Sequence[TrialResult], objective: Objective, palette: Palett
         if done:
             best = (np.minimum if objective == "loss" else np.maximum).accumulate(found)
             ends = [*places, numbers[id(own[-1])] + 0.5]
-            plot.step(ends, [*best, best[-1]], where="post", color=colour, label="best so far")
+            plot.step(ends, [*best, best[-1]], where="post", color=colour, label="best of them so far")
     failed = [numbers[id(each)] for each in results if each.status == "FAILED"]
     _mark_failed(plot, failed, palette)
     _scale(plot, "y", [each.score for each in results if each.score], log=objective == "loss")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -171,6 +172,7 @@ class Stack:
 
 def serve() -> None:
     """Trains the jobs that a parent process writes to standard input, until it closes that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt ends
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
     while True:
         try:
@@ -181,8 +183,11 @@ def serve() -> None:
             answer: Any = train(job)
         except Exception as error:
             answer = error
-        pickle.dump(answer, stdout)
-        stdout.flush()
+        try:
+            pickle.dump(answer, stdout)
+            stdout.flush()
+        except BrokenPipeError:  # the parent is gone
+            return
 
 
 if __name__ == "__main__":
