@@ -47,7 +47,9 @@ def scores(results: Sequence[TrialResult], objective: Objective, palette: Palett
         if done:
             best = (np.minimum if objective == "loss" else np.maximum).accumulate(found)
             ends = [*places, numbers[id(own[-1])] + 0.5]
-            plot.step(ends, [*best, best[-1]], where="post", color=colour, label="best of them so far")
+            plot.step(
+                ends, [*best, best[-1]], where="post", color=colour, label="best of them so far"
+            )
     failed = [numbers[id(each)] for each in results if each.status == "FAILED"]
     _mark_failed(plot, failed, palette)
     _scale(plot, "y", [each.score for each in results if each.score], log=objective == "loss")
