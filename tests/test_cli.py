@@ -133,7 +133,7 @@ def test_help_answers_without_tensorflow():
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["fintune"], 2, "No such command 'fintune'. Did you mean 'finetune'?"),
+        (["fintune"], 2, "No such command 'fintune'. Did you mean 'finetune', 'tune'?"),
         (["finetune", "x", "--epohcs", "3"], 2, "--epochs"),
         (["finetune", "x", "--batch-norm", "off"], 2, "'frozen', 'affine', 'train'"),
         (["finetune", "missing", "--weights", "open_nsfw"], 3, "error: "),

@@ -5,6 +5,7 @@ import ctypes
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import time
 
@@ -77,6 +78,8 @@ def fetch_limited(file):
 
 
 def fetch_until_interrupted(file):
+    # What a shell starts in the background ignores interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return fetch_text(file)
     except KeyboardInterrupt:

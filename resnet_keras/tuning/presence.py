@@ -52,6 +52,11 @@ class Presence:
         self._stop.set()
         self._thread.join()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the chief is gone, or does not want this worker."""
+        return bool(self._error)
+
     def check(self) -> None:
         """Raises the error if the chief is gone, or does not want this worker."""
         if self._error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -47,12 +49,30 @@ class OracleOfChief:
         """
         with grpc.insecure_channel(self._role.address, options=OPTIONS) as channel:
             self._stub = protos.get_service_grpc().OracleStub(channel)
-            with self._presence:
+            with self._presence, self._interruptible():
                 try:
                     yield self._join()
                 except KeyboardInterrupt:
                     self._presence.check()
                     raise
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Lets the loss of the chief end a training where interrupts are ignored, as by `nohup`."""
+        main = threading.current_thread() is threading.main_thread()
+        if not main or signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            yield
+            return
+
+        def handle(number: int, frame: object) -> None:
+            if self._presence.is_lost:
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _join(self) -> bool:
         end = time.monotonic() + self._join_seconds
