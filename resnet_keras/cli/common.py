@@ -29,6 +29,10 @@ Source = Annotated[
     ),
 ]
 RunDir = Annotated[Path, Argument(help="Run folder of a fine-tuned network.", show_default=False)]
+PICTURES = "Pictures"
+PartShare = Annotated[
+    float, Option(min=0.0, max=0.9, help="Share split off.", rich_help_panel=PICTURES)
+]
 BatchSize = Annotated[int, Option(min=1, help="Pictures a step.")]
 PrecisionOption = Annotated[
     Literal["auto", "float32", "bfloat16"],

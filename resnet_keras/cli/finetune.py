@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 from typer import Option, echo
 
 from resnet_keras.cli.common import (
+    PICTURES,
     BatchSize,
     Flips,
     FlipsOption,
     OnBad,
+    PartShare,
     PrecisionOption,
     Source,
     import_tensorflow,
@@ -21,7 +23,7 @@ from resnet_keras.cli.config import ConfigOption
 from resnet_keras.cli.results import finish
 
 Stage = Literal["stage4", "stage3", "stage2", "stage1", "all"]
-TRAINING, NETWORK, PICTURES, RUN = "Training", "Network", "Pictures", "Run"
+TRAINING, NETWORK, RUN = "Training", "Network", "Run"
 # Degrees, and shares of the side, the scale, 255 and the contrast.
 LIGHT = {"rotation": 8.0, "translation": 0.05, "zoom": 0.08, "brightness": 0.08, "contrast": 0.1}
 
@@ -195,12 +197,8 @@ def finetune(
         ),
     ] = None,
     batch_size: BatchSize = 32,
-    validation: Annotated[
-        float, Option(min=0.0, max=0.9, help="Share split off.", rich_help_panel=PICTURES)
-    ] = 0.15,
-    test: Annotated[
-        float, Option(min=0.0, max=0.9, help="Share split off.", rich_help_panel=PICTURES)
-    ] = 0.15,
+    validation: PartShare = 0.15,
+    test: PartShare = 0.15,
     on_bad_image: OnBad = "error",
     cache: Annotated[
         Literal["auto", "memory", "disk", "none"],

@@ -11,14 +11,16 @@ from rich.table import Table
 from typer import Option, echo
 
 from resnet_keras.cli.common import (
+    PICTURES,
     BatchSize,
     Flips,
     OnBad,
+    PartShare,
     PrecisionOption,
     Source,
     import_tensorflow,
 )
-from resnet_keras.cli.finetune import LIGHT, PICTURES, RUN, default_name
+from resnet_keras.cli.finetune import LIGHT, RUN, default_name
 
 SEARCH, BUDGET = "Search", "Budget"
 SHOWN = 10
@@ -85,12 +87,8 @@ def tune(
         ),
     ] = None,
     batch_size: BatchSize = 32,
-    validation: Annotated[
-        float, Option(min=0.0, max=0.9, help="Share split off.", rich_help_panel=PICTURES)
-    ] = 0.15,
-    test: Annotated[
-        float, Option(min=0.0, max=0.9, help="Share split off.", rich_help_panel=PICTURES)
-    ] = 0.15,
+    validation: PartShare = 0.15,
+    test: PartShare = 0.15,
     on_bad_image: OnBad = "error",
     flip: Annotated[
         Flips, Option(help="Flips that leave the class as it is.", rich_help_panel=PICTURES)
