@@ -6,6 +6,9 @@
 Without a folder of pictures it takes the solar cells of ELPV. Each seed has a split and searches of
 its own, so that no search has seen the test part that judges it: there the best head meets the
 usual one, and the best network what `resnet-keras finetune` makes without options.
+
+Measured with `--seeds 5 --fine-tunes 0` on two cores without bfloat16, accuracy on the test parts:
+usual head 0.8277 ± 0.0072, best head 0.8598 ± 0.0030, a gain of 0.0320 ± 0.0080.
 """
 
 from __future__ import annotations
