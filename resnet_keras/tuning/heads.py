@@ -6,8 +6,10 @@ The steps, their pictures, views and learning rates are those of `fine_tune` in 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -96,9 +98,12 @@ def _trained(
     """Returns what came of each head of some stacks, by its number."""
     found: dict[int, Metrics | Exception] = {}
     jobs: dict[tuple[int, ...], Job] = {}
+    # All jobs are held at once: what they see, 16 bytes a picture and epoch, they share.
+    steps = functools.cache(_steps)
     for stack in map(tuple, stacks):
         try:
-            jobs[stack] = make_job([heads[number] for number in stack], tasks[stack[0]])
+            chosen = [heads[number] for number in stack]
+            jobs[stack] = make_job(chosen, tasks[stack[0]], steps=steps)
         except MemoryError as error:
             found |= dict.fromkeys(stack, error)
     for stack, answer in zip(jobs, train_all(list(jobs.values())), strict=True):
@@ -107,8 +112,31 @@ def _trained(
     return found
 
 
-def make_job(heads: Sequence[Head], task: Task) -> Job:
+def _steps(task: Task, features: Features, views: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rows and labels of what each step of each epoch sees, -1 where there is nothing."""
+    places = features.places[:views]
+    feed = Feed(
+        task.labels[task.train], task.classes, _nothing, specs=(), seed=(task.seed, 0),
+        sharing=Sharing(len(task.train), task.batch_size), views=views,
+    )  # fmt: skip
+    rows = []
+    for epoch in range(task.epochs):
+        order = feed.order(epoch)
+        seen = places[feed.views(epoch, order), task.train[order]]
+        rows.append(np.where(order < 0, -1, seen))
+    orders = np.stack([feed.order(epoch) for epoch in range(task.epochs)])
+    return np.stack(rows), task.labels[task.train[orders]]
+
+
+def make_job(
+    heads: Sequence[Head], task: Task, *, steps: Callable[[Task, Features, int], Any] = _steps
+) -> Job:
     """Returns the job of some heads of one shape.
+
+    Args:
+        heads: The heads.
+        task: What they learn.
+        steps: Returns rows and labels of each step.
 
     Raises:
         MemoryError: If there is too little memory for them.
@@ -118,9 +146,8 @@ def make_job(heads: Sequence[Head], task: Task) -> Job:
     columns = features.columns(values["stage"], values["pooling"])
     widths = (columns.stop - columns.start, *heads[0].hidden, task.classes)
     _check_memory(widths, heads=len(heads))
-    places = features.places[: values["views"]]
-    rows, labels = _steps(task, places)
-    steps = rows.shape[0] * rows.shape[1]
+    rows, labels = steps(task, features, values["views"])
+    count = rows.shape[0] * rows.shape[1]
     return Job(
         features=features.file,
         width=features.width,
@@ -133,33 +160,18 @@ def make_job(heads: Sequence[Head], task: Task) -> Job:
         smoothing=_column(heads, "label_smoothing"),
         balance=_column(heads, "class_balance"),
         decay=_column(heads, "weight_decay"),
-        rates=np.stack([_learning_rates(each, task, steps=steps) for each in heads], axis=1)[
+        rates=np.stack([_learning_rates(each, task, steps=count) for each in heads], axis=1)[
             :, :, None
         ],
         class_weights=_class_weights(task),
         rows=rows,
         labels=labels,
-        val_rows=places[0, task.val],
+        val_rows=features.places[0, task.val],
         val_labels=task.labels[task.val],
         objective=task.objective,
         seed=task.seed,
         constants=CONSTANTS,
     )
-
-
-def _steps(task: Task, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns rows and labels of what each step of each epoch sees, -1 where there is nothing."""
-    feed = Feed(
-        task.labels[task.train], task.classes, _nothing, specs=(), seed=(task.seed, 0),
-        sharing=Sharing(len(task.train), task.batch_size), views=len(places),
-    )  # fmt: skip
-    rows = []
-    for epoch in range(task.epochs):
-        order = feed.order(epoch)
-        views = feed.views(epoch, order)
-        rows.append(np.where(order < 0, -1, places[views, task.train[order]]))
-    orders = np.stack([feed.order(epoch) for epoch in range(task.epochs)])
-    return np.stack(rows), task.labels[task.train[orders]]
 
 
 def _nothing(epoch: int, indices: np.ndarray, views: np.ndarray) -> tuple[np.ndarray, ...]:
