@@ -33,6 +33,7 @@ class Training:
         objective: What says which epoch is the best.
         head_epochs: Epochs of the head.
         epochs: Epochs of what follows.
+        cache_dir: Folder of the activations, which networks with one frozen part share.
         seed: Of weights, order and augmentation.
     """
 
@@ -43,6 +44,7 @@ class Training:
     objective: Objective
     head_epochs: int
     epochs: int
+    cache_dir: Path
     seed: int
 
     def schedule(self, head: Head, values: Values) -> Schedule:
@@ -67,6 +69,7 @@ class Training:
             phases=self.schedule(head, values).phases(),
             augmentation=self.augmentation,
             precision=self.precision,
+            cache_dir=self.cache_dir,
             views=head.values["views"],
             monitor=self.objective,
             seed=self.seed,

@@ -82,8 +82,8 @@ def tune(
         augmentation: How pictures are varied; None for horizontal flips alone.
         views: Versions of each picture; None as in `fine_tune`.
         precision: What the convolutions compute in, as in `fine_tune`.
-        cache_dir: Folder in which features are kept for other searches; None for the folder of
-            the search, until it ends.
+        cache_dir: Folder in which features and activations are kept for other searches; None for
+            the folder of the search, until it ends.
         source_options: Options of `resnet-keras finetune` that load the same pictures, for
             `best.yaml`.
         seed: Of trials, weights, order and augmentation.
@@ -111,15 +111,15 @@ def tune(
     named = named_choices(space or {})
     backbones = backbones_of(depths, weights)
     folder = Path(run_dir)
+    kept = Path(cache_dir) if cache_dir else folder / FEATURES
     pictures = Pictures(
         data, backbones, augmentation,
         views=default_views(augmentation) if views is None else views,
-        precision=precision, folder=Path(cache_dir) if cache_dir else folder / FEATURES,
-        seed=seed, display=Display(quiet=quiet),
+        precision=precision, folder=kept, seed=seed, display=Display(quiet=quiet),
     )  # fmt: skip
     training = Training(
         data, backbones, augmentation, precision, objective,
-        head_epochs=epochs, epochs=fine_epochs, seed=seed,
+        head_epochs=epochs, epochs=fine_epochs, cache_dir=kept, seed=seed,
     )  # fmt: skip
     course = Course(
         folder, pictures, training, Budget(max_latency_ms, max_params), named,
