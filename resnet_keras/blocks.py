@@ -14,13 +14,14 @@ from typing import Any
 
 import keras
 
+from resnet_keras.architectures import EXPANSION, ConvRole
 from resnet_keras.layers import (
     BatchNorm,
     DilatedAveragePooling2D,
     InfinityPadding2D,
     ZeroPaddedChannels,
 )
-from resnet_keras.specs import EXPANSION, ConvRole, Place, ResNetSpec
+from resnet_keras.specs import Place, ResNetSpec
 
 BN_MOMENTUM = 0.9
 # He et al. 2015, arXiv 1502.01852, in the fan-out form of torchvision.

@@ -9,21 +9,21 @@ from typing import Any, Literal
 
 import keras
 
-from resnet_keras.blocks import Blocks
-from resnet_keras.head import apply_head, pooled
-from resnet_keras.layers import PREPROCESS, Preprocess, functional, record_of
-from resnet_keras.records import Recipe, Record
-from resnet_keras.specs import (
+from resnet_keras.architectures import (
     Activation,
     Block,
     ConvRole,
     Normalization,
     Pooling,
-    ResNetSpec,
     Shortcut,
     Stem,
     Variant,
 )
+from resnet_keras.blocks import Blocks
+from resnet_keras.head import apply_head, pooled
+from resnet_keras.layers import PREPROCESS, Preprocess, functional, record_of
+from resnet_keras.records import Recipe, Record
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights import (
     Weights,
     head_layers,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import keras
 
+from resnet_keras.architectures import Activation, Pooling
 from resnet_keras.blocks import BN_MOMENTUM
 from resnet_keras.layers import BatchNorm
-from resnet_keras.specs import Activation as Activation
-from resnet_keras.specs import Normalization as Normalization
-from resnet_keras.specs import Pooling, ResNetSpec
+from resnet_keras.specs import ResNetSpec
 
 # As everywhere in torch.
 LAYER_NORM_EPSILON = 1e-5

@@ -1,40 +1,39 @@
-"""The architecture table and the spec of a network; standard library only."""
+"""The spec of a network: what its layers compute, and where its blocks stand."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any
 
-Block = Literal["basic", "bottleneck"]
-Variant = Literal["v1", "v1.5", "v2", "d", "v2d"]
-Shortcut = Literal["A", "B", "stage", "C", "none"]
-Stem = Literal["imagenet", "cifar"]
-Pooling = Literal["avg", "max", "both"]
-Normalization = Literal["none", "batch", "layer"]
-Activation = Literal["relu", "gelu", "silu"]
-ConvRole = Literal["stem", "shortcut", "inner", "last"]
-PoolPadding = Literal["symmetric", "zeros", "same"]
-
-# depth -> block and blocks per stage: He et al. 2015, arXiv 1512.03385, table 1; 200: He et al.
-# 2016, arXiv 1603.05027, section 4.
-DEPTHS: dict[int, tuple[Block, tuple[int, ...]]] = {
-    18: ("basic", (2, 2, 2, 2)),
-    34: ("basic", (3, 4, 6, 3)),
-    50: ("bottleneck", (3, 4, 6, 3)),
-    101: ("bottleneck", (3, 4, 23, 3)),
-    152: ("bottleneck", (3, 8, 36, 3)),
-    200: ("bottleneck", (3, 24, 36, 3)),
-}
-# stem -> its filters, its stride, and the widths of the stages: table 1 and section 4.2.
-STEMS: dict[Stem, tuple[int, int, tuple[int, ...]]] = {
-    "imagenet": (64, 4, (64, 128, 256, 512)),
-    "cifar": (16, 1, (16, 32, 64)),
-}
-EXPANSION: dict[Block, int] = {"basic": 1, "bottleneck": 4}
-# Weighted layers that one block in each of the three CIFAR stages adds: 6n + 2 and 9n + 2.
-CIFAR_STEP: dict[Block, int] = {"basic": 6, "bottleneck": 9}
-OUTPUT_STRIDES = (32, 16, 8)
+from resnet_keras.architectures import (
+    CIFAR_STEP,
+    DEPTHS,
+    EXPANSION,
+    STEMS,
+    Activation,
+    Block,
+    ConvRole,
+    Normalization,
+    Pooling,
+    PoolPadding,
+    Shortcut,
+    Stem,
+    StrideBlock,
+    Variant,
+)
+from resnet_keras.spec_checks import (
+    CHOICES,
+    check_choice,
+    check_groups,
+    check_head,
+    check_padded_shortcut,
+    check_stage_blocks,
+    check_width,
+    checked_block,
+    checked_last_stage,
+    ordered_roles,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +123,7 @@ class ResNetSpec:
     groups: int = 1
     width_per_group: int = 64
     conv_bias: tuple[ConvRole, ...] = ()
-    stride_block: Literal["first", "last"] = "first"
+    stride_block: StrideBlock = "first"
     stem_norm: bool = False
     pooling: Pooling = "avg"
     head: tuple[int, ...] = ()
@@ -135,64 +134,28 @@ class ResNetSpec:
     head_activation: Activation = "relu"
 
     def __post_init__(self) -> None:
-        _check_choice("variant", self.variant, get_args(Variant))
-        _check_choice("stem", self.stem, get_args(Stem))
-        _check_choice("shortcut", self.shortcut, get_args(Shortcut))
-        _check_choice("pooling", self.pooling, get_args(Pooling))
-        _check_choice("pool_padding", self.pool_padding, get_args(PoolPadding))
-        _check_choice("stride_block", self.stride_block, ("first", "last"))
-        _check_choice("output_stride", self.output_stride, OUTPUT_STRIDES)
-        _check_choice("head_normalization", self.head_normalization, get_args(Normalization))
-        _check_choice("head_activation", self.head_activation, get_args(Activation))
+        for name, choices in CHOICES.items():
+            check_choice(name, getattr(self, name), choices)
         # JSON has lists where the spec, which is hashed, has tuples.
-        object.__setattr__(self, "head", tuple(self.head))
-        object.__setattr__(self, "conv_bias", _ordered_roles(self.conv_bias))
-        object.__setattr__(self, "block", _block(self.depth, self.stem, self.block))
-        object.__setattr__(self, "stage_blocks", tuple(self.stage_blocks))
-        if not 0 < self.width <= 16:
-            raise ValueError(f"`width` must lie in (0, 16]. Received: width={self.width!r}")
-        if not all(_is_count(units) for units in self.head):
-            raise ValueError(f"`head` must hold positive integers. Received: head={self.head!r}")
-        self._check_groups()
-        self._check_stage_blocks()
-        object.__setattr__(self, "last_stage", self._checked_last_stage())
-        if self.shortcut == "A" and self.widths[0] * self.expansion < self.stem_filters:
-            raise ValueError(
-                "`shortcut='A'` can only add channels, and the stages must not be narrower than "
-                f"the stem's {self.stem_filters} channels. Received: width={self.width}"
-            )
-
-    def _check_stage_blocks(self) -> None:
-        layers = 2 if self.block == "basic" else 3
-        counts = self.stage_blocks
-        if counts and (len(counts) != len(self.widths) or layers * sum(counts) + 2 != self.depth):
-            raise ValueError(
-                f"`stage_blocks` must give {len(self.widths)} stages the {self.depth - 2} layers "
-                f"of depth {self.depth}, {layers} a block. Received: stage_blocks={counts!r}"
-            )
-
-    def _checked_last_stage(self) -> int:
+        self._set("head", tuple(self.head))
+        self._set("stage_blocks", tuple(self.stage_blocks))
+        self._set("conv_bias", ordered_roles(self.conv_bias))
+        self._set("block", checked_block(self.depth, self.stem, self.block))
+        check_width(self.width)
+        check_head(self.head)
+        check_groups(
+            self.depth, self.kind, groups=self.groups, width_per_group=self.width_per_group
+        )
         stages = len(self.widths)
-        wanted = stages if self.last_stage is None else self.last_stage
-        if not _is_count(wanted) or wanted > stages:
-            raise ValueError(
-                f"`last_stage` must be an integer from 1 to {stages} with the {self.stem} stem. "
-                f"Received: last_stage={wanted!r}"
-            )
-        return wanted
+        check_stage_blocks(self.depth, self.kind, self.stage_blocks, stages=stages)
+        self._set("last_stage", checked_last_stage(self.last_stage, self.stem, stages=stages))
+        check_padded_shortcut(
+            self.shortcut, channels=self.widths[0] * self.expansion, stem=self.stem_filters,
+            width=self.width,
+        )  # fmt: skip
 
-    def _check_groups(self) -> None:
-        for name in ("groups", "width_per_group"):
-            if not _is_count(getattr(self, name)):
-                raise ValueError(
-                    f"`{name}` must be a positive integer. Received: {getattr(self, name)!r}"
-                )
-        if self.block == "basic" and (self.groups, self.width_per_group) != (1, 64):
-            raise ValueError(
-                "`groups` and `width_per_group` belong to bottleneck blocks, and depth "
-                f"{self.depth} has basic ones: `width` widens those. Received: "
-                f"groups={self.groups}, width_per_group={self.width_per_group}"
-            )
+    def _set(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
 
     @property
     def title(self) -> str:
@@ -320,44 +283,3 @@ class ResNetSpec:
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
         }
-
-
-def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"`{name}` must be one of {list(choices)}. Received: {name}={value!r}")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _ordered_roles(roles: tuple[ConvRole, ...]) -> tuple[ConvRole, ...]:
-    for role in roles:
-        _check_choice("conv_bias", role, get_args(ConvRole))
-    return tuple(role for role in get_args(ConvRole) if role in roles)
-
-
-def _block(depth: int, stem: Stem, wanted: Block | None) -> Block:
-    """Returns the kind of block that a depth has, after checking that there is such a depth."""
-    if wanted is not None:
-        _check_choice("block", wanted, get_args(Block))
-    if stem == "imagenet":
-        _check_choice("depth", depth, tuple(DEPTHS))
-        fitting: list[Block] = [DEPTHS[depth][0]]
-    else:
-        fitting = [
-            kind
-            for kind, step in CIFAR_STEP.items()
-            if isinstance(depth, int) and depth > 2 and (depth - 2) % step == 0
-        ]
-    if not fitting:
-        raise ValueError(
-            "`depth` of a CIFAR network must be 6n + 2 (basic blocks) or 9n + 2 (bottlenecks). "
-            f"Received: depth={depth!r}"
-        )
-    if wanted is not None and wanted not in fitting:
-        raise ValueError(
-            f"`block` must be {' or '.join(map(repr, fitting))} at depth {depth} with the "
-            f"{stem} stem. Received: block={wanted!r}"
-        )
-    return wanted or fitting[0]

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from resnet_keras.specs import DEPTHS
+from resnet_keras.architectures import DEPTHS
 
 CLASSES = 5
 

@@ -11,10 +11,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from resnet_keras.architectures import DEPTHS
 from resnet_keras.builder import build_resnet
 from resnet_keras.errors import WeightsError
 from resnet_keras.records import Recipe
-from resnet_keras.specs import DEPTHS, ResNetSpec
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights import Weights, read_onnx
 from tests.onnx_networks import Export
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option, echo
 
+from resnet_keras.architectures import Shortcut, Stem, Variant
 from resnet_keras.cli.common import Json, import_tensorflow, print_json
-from resnet_keras.specs import Shortcut, Stem, Variant
 
 
 def summary(

@@ -17,11 +17,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from resnet_keras.architectures import Pooling
 from resnet_keras.data import Images
 from resnet_keras.distribution.compiled import compiled
 from resnet_keras.folding import Folded, FrozenPart
 from resnet_keras.layers import record_of
-from resnet_keras.specs import Pooling
 from resnet_keras.stages import Boundary, boundary_layer
 from resnet_keras.training.cache import Views, cache_key
 from resnet_keras.training.extraction import extract, picture_reader, plan_batches

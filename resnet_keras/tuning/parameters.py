@@ -7,8 +7,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from resnet_keras.head import Activation, Normalization
-from resnet_keras.specs import Pooling
+from resnet_keras.architectures import Activation, Normalization, Pooling
 from resnet_keras.stages import BatchNormMode
 
 Choices = tuple[Any, ...]

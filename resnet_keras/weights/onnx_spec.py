@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, NoReturn
 
-from resnet_keras.specs import DEPTHS, EXPANSION, STEMS, ResNetSpec, Variant
-from resnet_keras.specs import Block as Kind
+from resnet_keras.architectures import DEPTHS, EXPANSION, STEMS, Variant
+from resnet_keras.architectures import Block as Kind
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights.onnx_graph import Graph
 from resnet_keras.weights.onnx_network import Block, Network, conv_of, filters_of
 from resnet_keras.weights.onnx_values import Conv

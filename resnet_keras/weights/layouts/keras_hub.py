@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal, get_args
 
+from resnet_keras.architectures import DEPTHS
 from resnet_keras.records import Recipe
-from resnet_keras.specs import DEPTHS, ResNetSpec
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights.layouts.keras_names import FIRST_CONV, keras_table
 from resnet_keras.weights.layouts.plan import Layer
 from resnet_keras.weights.layouts.recipes import SYMMETRIC

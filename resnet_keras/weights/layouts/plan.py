@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from resnet_keras.specs import ConvRole, Place, ResNetSpec
+from resnet_keras.architectures import ConvRole
+from resnet_keras.specs import Place, ResNetSpec
 
 # None stands for a size that the spec leaves open: input channels and classes.
 Shape = tuple[int | None, ...]

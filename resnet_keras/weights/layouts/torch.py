@@ -11,8 +11,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from resnet_keras.architectures import DEPTHS
 from resnet_keras.records import Recipe
-from resnet_keras.specs import DEPTHS, ResNetSpec
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights.layouts.plan import Layer, layers_of
 from resnet_keras.weights.layouts.recipes import SYMMETRIC
 from resnet_keras.weights.layouts.table import Row, Table

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from resnet_keras.architectures import ConvRole
 from resnet_keras.records import Recipe, Record
-from resnet_keras.specs import ConvRole, ResNetSpec
+from resnet_keras.specs import ResNetSpec
 from resnet_keras.weights.classes import imagenet_names
 from resnet_keras.weights.entries import PublishedFile, RegistryEntry, Score
 
