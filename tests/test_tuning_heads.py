@@ -208,11 +208,11 @@ def test_a_head_that_diverges_has_no_metrics_and_harms_no_other(task):
 
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
-    from resnet_keras.tuning.operations import Dropout
+    from resnet_keras.tuning.pointwise import Dropout
 
     rates = np.array([0.2, 0.5], np.float32)[:, None, None]
-    layer = Dropout(rates, np.random.default_rng(0))
-    found = layer.forward(np.ones((2, 200, 300), np.float32), training=True)
+    layer = Dropout(rates, np.random.SFC64(0))
+    found = layer.forward(np.ones((2, 201, 299), np.float32), training=True)
     np.testing.assert_allclose((found == 0).mean(axis=(1, 2)), [0.2, 0.5], atol=0.01)
     np.testing.assert_allclose(found.mean(axis=(1, 2)), [1, 1], atol=0.02)
     assert (layer.backward(np.ones_like(found)) == found).all()

@@ -19,6 +19,7 @@ import numpy as np
 
 from resnet_keras.tuning import operations as ops
 from resnet_keras.tuning.operations import Array, Operation
+from resnet_keras.tuning.pointwise import Activation, Dropout
 from resnet_keras.tuning.scores import Metrics, scores
 from resnet_keras.tuning.trials import Objective, is_better
 from resnet_keras.tuning.updates import Update
@@ -122,14 +123,17 @@ class Stack:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job, self._classes = job, np.eye(job.kernels[-1].shape[1], dtype=np.float32)
-        self._operations = list(self._made(np.random.default_rng(job.seed)))
+        self._job, classes = job, job.kernels[-1].shape[1]
+        labels = np.eye(classes, dtype=np.float32)
+        self._targets = labels * (1 - job.smoothing) + job.smoothing / classes
+        self._balance = 1 + job.balance * (job.class_weights[:, None] - 1)
+        self._operations = list(self._made(np.random.SFC64(job.seed)))
         self._first = [bool(each.weights) for each in self._operations].index(True)
         self._update = Update(
             job.optimizer, self._operations, job.decay[:, 0], momentum=job.constants.sgd_momentum
         )
 
-    def _made(self, rng: np.random.Generator) -> Iterator[Operation]:
+    def _made(self, bits: np.random.BitGenerator) -> Iterator[Operation]:
         """Yields the layers, in the order of `resnet_keras.head`."""
         job, last = self._job, len(self._job.kernels) - 1
         for number, kernel in enumerate(job.kernels):
@@ -137,11 +141,10 @@ class Stack:
                 kind = ops.NORMALIZATIONS[job.normalization]
                 yield kind(job.heads, len(kernel), job.constants)
             if job.dropout.any():
-                yield ops.Dropout(job.dropout, rng)
-            first = number == 0 and job.normalization == "none"
-            yield ops.Dense(np.repeat(kernel[None], job.heads, axis=0), first=first)
+                yield Dropout(job.dropout, bits)
+            yield ops.Dense(np.repeat(kernel[None], job.heads, axis=0))
             if number < last:
-                yield ops.Activation(job.activation)
+                yield Activation(job.activation)
 
     def logits(self, x: Array, *, training: bool = False) -> Array:
         """Returns the logits of all heads, `(heads, pictures, classes)`."""
@@ -158,16 +161,17 @@ class Stack:
             labels: Classes, `(pictures,)`.
             number: Of the step, from 0.
         """
-        job, logits = self._job, self.logits(x, training=True)
+        logits = self.logits(x, training=True)
         shares = np.exp(logits - logits.max(axis=2, keepdims=True))
         shares /= shares.sum(axis=2, keepdims=True)
-        wanted = self._classes[labels] * (1 - job.smoothing) + job.smoothing / len(self._classes)
-        weights = 1 + job.balance * (job.class_weights[labels, None] - 1)
-        gradient = (shares - wanted) * weights / np.float32(len(x))
+        weights = self._balance[:, labels] / np.float32(len(x))
+        gradient = (shares - self._targets[:, labels]) * weights
         gradient[np.abs(gradient) < TINY] = 0
-        for operation in reversed(self._operations[self._first :]):
+        for operation in reversed(self._operations[self._first + 1 :]):
+            operation.learn(gradient)
             gradient = operation.backward(gradient)
-        self._update(job.rates[number], number)
+        self._operations[self._first].learn(gradient)  # nothing needs the gradient of its input
+        self._update(self._job.rates[number], number)
 
 
 def serve() -> None:
