@@ -1,6 +1,7 @@
 """What a search shows: the front, what mattered, the report, its CSV, and TensorBoard."""
 
 import csv
+import dataclasses
 import functools
 import io
 import math
@@ -25,8 +26,8 @@ from resnet_keras.tuning.analysis import (
     rank_correlation,
 )
 from resnet_keras.tuning.hparams import write_hparams
+from resnet_keras.tuning.merit import comparison, gain_of_fine_tuning
 from resnet_keras.tuning.report import write_search_report
-from resnet_keras.tuning.tables import comparison
 from resnet_keras.tuning.trials import TrialResult, ranked
 from tests.test_report import Page
 
@@ -194,6 +195,23 @@ def test_comparison_says_whether_it_is_luck(repeats, said):
     assert said in comparison(winner, other, "accuracy", name="the other")
 
 
+@pytest.mark.parametrize(
+    ("score", "unfrozen", "objective", "said"),
+    [
+        (0.9, 1, "accuracy", "had 0.8000 when it was searched, and 0.9000 after .* luck"),
+        (0.8, 1, "accuracy", "and 0.8000 after .*: fine-tuning gained nothing"),
+        (0.9, 1, "loss", "fine-tuning gained nothing"),
+        (0.9, 0, "accuracy", "^No fine-tuned network had a better score than the best head"),
+    ],
+)
+def test_page_says_what_fine_tuning_made_of_the_head(score, unfrozen, objective, said):
+    head = make_head(0, score=0.8, metrics={})
+    fine = make_fine(1, head, score)
+    winner = dataclasses.replace(fine, values={**fine.values, "unfrozen": unfrozen})
+    assert re.search(said, gain_of_fine_tuning(winner, [head, winner], objective))
+    assert gain_of_fine_tuning(head, [head], objective) == ""
+
+
 # The report
 
 
@@ -219,6 +237,7 @@ def test_page_says_who_won_and_whether_by_luck(written):
     assert "0.9200 ± 0.0115" in text, "mean and standard error of 0.90, 0.92, 0.94"
     assert "beats the runner-up, fine-tuned 0001, by 0.1100 ± 0.0129" in text
     assert "and the default, head 0000," in text
+    assert "after the network behind it was fine-tuned" in text
     assert "within the budget" in text
 
 

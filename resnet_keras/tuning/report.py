@@ -22,6 +22,7 @@ from resnet_keras.training.runs import write_csv
 from resnet_keras.tuning import plots, tables
 from resnet_keras.tuning.analysis import columns, importances, pairs
 from resnet_keras.tuning.coordinates import coordinates
+from resnet_keras.tuning.merit import merit_section
 from resnet_keras.tuning.trials import Objective, TrialResult
 
 TRIALS = "trials.csv"
@@ -101,7 +102,7 @@ def write_search_report(
         section("Winner", tables.winner_list(winner) if winner else Html("")),
         section(
             "Luck or merit",
-            tables.merit_section(results, objective, winner=winner, default=default),
+            merit_section(results, objective, winner=winner, default=default),
         ),
         *_about(results, objective, figures=figures, max_latency_ms=max_latency_ms),
         *(_tested(test, figures) if test else []),

@@ -9,9 +9,9 @@ from typing import Any
 from resnet_keras.evaluation.metrics import Evaluation
 from resnet_keras.evaluation.page import Html, joined, table, tag
 from resnet_keras.evaluation.sections import NOT_DEFINED, SCORES, facts_list
-from resnet_keras.tuning.analysis import best_of_cuts, cuts_on_front, value_of
+from resnet_keras.tuning.analysis import best_of_cuts, cuts_on_front
 from resnet_keras.tuning.parameters import PARAMETERS
-from resnet_keras.tuning.trials import Objective, TrialResult, best_first, ranked
+from resnet_keras.tuning.trials import Objective, TrialResult, best_first
 
 # A page with more rows than this hides the rest behind a click.
 SHOWN = 30
@@ -159,66 +159,3 @@ def costs_table(
     if max_latency_ms is not None:
         head.append("within the budget")
     return table(head, rows) if rows else Html("")
-
-
-def merit_section(
-    results: Sequence[TrialResult],
-    objective: Objective,
-    *,
-    winner: TrialResult | None,
-    default: TrialResult | None,
-) -> Html:
-    """Returns the trials that were repeated, and whether the winner is better than by luck."""
-    finalists = [each for each in ranked(results, objective) if each.standard_error is not None]
-    if not finalists or winner is None:
-        return Html("")
-    # Networks are trained once; it is their head that was repeated.
-    winner = next((each for each in finalists if each.name == winner.values.get("head")), winner)
-    rows = [
-        (
-            f"{named(each)}{', that of the winner' if each == winner else ''}",
-            f"{each.score:.4f}",
-            scored(each),
-            str(len(each.repeats)),
-        )
-        for each in finalists
-    ]
-    head = ["trial", "score in the search", "mean ± standard error", "repeats"]
-    others = {"the runner-up": next((each for each in finalists if each != winner), None)}
-    if default is not None and default != winner and default.merit is not None:
-        others["the default"] = default
-    said = [
-        tag("p", comparison(winner, other, objective, name=name))
-        for name, other in others.items()
-        if other is not None
-    ]
-    return joined([*said, table(head, rows)])
-
-
-def comparison(winner: TrialResult, other: TrialResult, objective: Objective, *, name: str) -> str:
-    """Returns in a sentence whether the winner beats another trial by more than luck.
-
-    Args:
-        winner: The winner.
-        other: The other one.
-        objective: What they were scored by.
-        name: What the other one is.
-    """
-    gain = value_of(winner, objective) - value_of(other, objective)
-    both = (
-        f"The head of the winner, {named(winner)}, and {name}, {named(other)}, are {abs(gain):.4f}"
-    )
-    if winner.standard_error is None or other.standard_error is None:
-        return f"{both} apart, but were not both repeated: whether that is luck is not known."
-    # Of a difference of two independent means.
-    error = math.hypot(winner.standard_error, other.standard_error)
-    if abs(gain) <= error:
-        return (
-            f"{both} ± {error:.4f} apart, which is within the standard error of the difference: "
-            "which of them is first may be luck."
-        )
-    verb = "beats" if gain > 0 else "is behind"
-    return (
-        f"The head of the winner, {named(winner)}, {verb} {name}, {named(other)}, by "
-        f"{abs(gain):.4f} ± {error:.4f}, which is more than the standard error of the difference."
-    )
