@@ -29,7 +29,9 @@ Source = Annotated[
     ),
 ]
 RunDir = Annotated[Path, Argument(help="Run folder of a fine-tuned network.", show_default=False)]
-PICTURES = "Pictures"
+PICTURES, RUN = "Pictures", "Run"
+# Degrees, and shares of the side, the scale, 255 and the contrast.
+LIGHT = {"rotation": 8.0, "translation": 0.05, "zoom": 0.08, "brightness": 0.08, "contrast": 0.1}
 PartShare = Annotated[
     float, Option(min=0.0, max=0.9, help="Share split off.", rich_help_panel=PICTURES)
 ]

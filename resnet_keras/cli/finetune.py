@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 
 from typer import Option, echo
 
+from resnet_keras.cli import options
 from resnet_keras.cli.common import (
+    LIGHT,
     PICTURES,
+    RUN,
     BatchSize,
-    Flips,
     FlipsOption,
     OnBad,
     PartShare,
@@ -21,11 +23,6 @@ from resnet_keras.cli.common import (
 )
 from resnet_keras.cli.config import ConfigOption
 from resnet_keras.cli.results import finish
-
-Stage = Literal["stage4", "stage3", "stage2", "stage1", "all"]
-TRAINING, NETWORK, RUN = "Training", "Network", "Run"
-# Degrees, and shares of the side, the scale, 255 and the contrast.
-LIGHT = {"rotation": 8.0, "translation": 0.05, "zoom": 0.08, "brightness": 0.08, "contrast": 0.1}
 
 
 def finetune(
@@ -42,138 +39,29 @@ def finetune(
         Path | None,
         Option(help="Run folder.  \\[default: runs/NAME of the pictures]", rich_help_panel=RUN),
     ] = None,
-    last_stage: Annotated[
-        int | None,
-        Option(
-            min=1,
-            max=4,
-            help="Stage that the network ends with.  \\[default: that of the weights]",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    pooling: Annotated[
-        Literal["avg", "max", "both"] | None,
-        Option(
-            help="What the head sees of the features.  \\[default: that of the weights]",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    head: Annotated[
-        str | None,
-        Option(
-            metavar="UNITS",
-            help='Hidden layers of the head, such as 256,128; "" for none.  '
-            "\\[default: those of the weights]",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    head_normalization: Annotated[
-        Literal["none", "batch", "layer"] | None,
-        Option(
-            help="Of the inputs of each layer of the head.  \\[default: that of the weights]",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    head_activation: Annotated[
-        Literal["relu", "gelu", "silu"] | None,
-        Option(
-            help="Of the hidden layers of the head.  \\[default: that of the weights]",
-            rich_help_panel=NETWORK,
-        ),
-    ] = None,
-    dropout: Annotated[
-        float,
-        Option(
-            min=0.0,
-            max=0.99,
-            help="Share of the inputs of each layer of the head dropped in training.",
-            rich_help_panel=NETWORK,
-        ),
-    ] = 0.0,
-    head_epochs: Annotated[
-        int, Option(min=0, help="Epochs in which the head alone trains.", rich_help_panel=TRAINING)
-    ] = 5,
-    epochs: Annotated[
-        int, Option(min=0, help="Epochs of --start and the head.", rich_help_panel=TRAINING)
-    ] = 10,
-    start: Annotated[
-        Stage, Option(help="First stage that trains after the head.", rich_help_panel=TRAINING)
-    ] = "stage4",
-    optimizer: Annotated[Literal["adamw", "sgd"], Option(rich_help_panel=TRAINING)] = "adamw",
-    head_learning_rate: Annotated[
-        float | None,
-        Option(
-            min=0.0,
-            help="Peak while the head trains alone.  \\[default: by optimizer]",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        Option(
-            min=0.0, help="Peak for --start.  \\[default: by optimizer]", rich_help_panel=TRAINING
-        ),
-    ] = None,
-    weight_decay: Annotated[float, Option(min=0.0, rich_help_panel=TRAINING)] = 1e-4,
-    batch_norm: Annotated[
-        Literal["frozen", "affine", "train", "synchronized"],
-        Option(
-            help="Batch norm in the stages that train; synchronized: over all devices.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "frozen",
-    label_smoothing: Annotated[float, Option(min=0.0, max=0.99, rich_help_panel=TRAINING)] = 0.0,
-    ema: Annotated[
-        float,
-        Option(
-            min=0.0,
-            max=0.9999,
-            help="Running average of the weights, 0.99 for instance; 0 for none.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = 0.0,
-    accumulate: Annotated[
-        int, Option(min=1, help="Batches a step of the optimizer.", rich_help_panel=TRAINING)
-    ] = 1,
-    class_balance: Annotated[
-        bool,
-        Option(
-            "--class-balance/--no-class-balance",
-            help="Let each class count the same in the loss.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = False,
-    layer_decay: Annotated[
-        float,
-        Option(
-            min=0.01,
-            max=1.0,
-            help="Factor on the learning rate for each stage further from the head.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = 1.0,
-    small_size: Annotated[
-        int | None,
-        Option(
-            min=32,
-            help="Pixels of the pictures in the first half of --epochs.  \\[default: all the same]",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    flip: Annotated[
-        Flips, Option(help="Flips that leave the class as it is.", rich_help_panel=TRAINING)
-    ] = "horizontal",
-    augment: Annotated[
-        Literal["flips", "light"],
-        Option(
-            help="flips alone, or small turns, shifts, zooms and changes of light as well.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "flips",
-    monitor: Annotated[
-        Literal["accuracy", "balanced_accuracy", "f1", "loss"],
-        Option(help="What decides which epoch is the best.", rich_help_panel=TRAINING),
-    ] = "accuracy",
+    last_stage: options.LastStage = None,
+    pooling: options.Pooling = None,
+    head: options.Head = None,
+    head_normalization: options.HeadNormalization = None,
+    head_activation: options.HeadActivation = None,
+    dropout: options.Dropout = 0.0,
+    head_epochs: options.HeadEpochs = 5,
+    epochs: options.Epochs = 10,
+    start: options.Start = "stage4",
+    optimizer: options.Optimizer = "adamw",
+    head_learning_rate: options.HeadLearningRate = None,
+    learning_rate: options.LearningRate = None,
+    weight_decay: options.WeightDecay = 1e-4,
+    batch_norm: options.BatchNorm = "frozen",
+    label_smoothing: options.LabelSmoothing = 0.0,
+    ema: options.Ema = 0.0,
+    accumulate: options.Accumulate = 1,
+    class_balance: options.ClassBalance = False,
+    layer_decay: options.LayerDecay = 1.0,
+    small_size: options.SmallSize = None,
+    flip: options.Flip = "horizontal",
+    augment: options.Augment = "flips",
+    monitor: options.Monitor = "accuracy",
     image_size: Annotated[
         int | None,
         Option(

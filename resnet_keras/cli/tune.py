@@ -11,7 +11,9 @@ from rich.table import Table
 from typer import Option, echo
 
 from resnet_keras.cli.common import (
+    LIGHT,
     PICTURES,
+    RUN,
     BatchSize,
     Flips,
     OnBad,
@@ -20,7 +22,7 @@ from resnet_keras.cli.common import (
     Source,
     import_tensorflow,
 )
-from resnet_keras.cli.finetune import LIGHT, RUN, default_name
+from resnet_keras.cli.finetune import default_name
 
 SEARCH, BUDGET = "Search", "Budget"
 SHOWN = 10
