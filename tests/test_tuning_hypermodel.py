@@ -18,7 +18,7 @@ from resnet_keras.data import load_images
 from resnet_keras.stages import part_of
 from resnet_keras.tuning import ResNetHyperModel
 from resnet_keras.tuning.batches import filled, mixed
-from resnet_keras.tuning.hypermodel import CrossEntropy
+from resnet_keras.tuning.cross_entropy import CrossEntropy
 from tests.pictures import make_arrays
 
 ROOT = Path(__file__).parent.parent

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,16 +14,17 @@ import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FailedTrialError
 
-from resnet_keras.layers import PACKAGE
 from resnet_keras.stages import freeze, unfreeze
 from resnet_keras.training.by_part import BY_PART, NO_DECAY
-from resnet_keras.training.optimizers import LEARNING_RATES, SGD_MOMENTUM
+from resnet_keras.training.optimizers import SGD_MOMENTUM
 from resnet_keras.tuning.backbones import Source, backbones_of
 from resnet_keras.tuning.batches import check_dataset, filled, mixed
+from resnet_keras.tuning.cross_entropy import CrossEntropy
 from resnet_keras.tuning.features import stages_of
 from resnet_keras.tuning.memory import limited_memory
 from resnet_keras.tuning.parameters import PARAMETERS, named_choices
-from resnet_keras.tuning.space import FINE_RATES, Declared, Head, Values, declare_head
+from resnet_keras.tuning.scoped import Scoped, declare_unfrozen
+from resnet_keras.tuning.space import Declared, Head, Values, declare_head
 
 # What only `tune` searches, as it reads the pictures itself.
 FIXED = ("class_balance", "views", "image_size")
@@ -114,9 +114,9 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         Args:
             hp: Those of keras-tuner; gets a value for each that is active.
         """
-        stages, scoped = self._stages, _Scoped(hp)
+        stages, scoped = self._stages, Scoped(hp)
         declare_head(scoped, stages=stages, views=1, named=self._named)
-        _declare_unfrozen(Declared(scoped, self._named))
+        declare_unfrozen(Declared(scoped, self._named))
         active = [each.name for each in hp.space if hp.is_active(each)]
         values = {name.rpartition("/")[2]: hp.values[name] for name in active}
         model = self._backbones[values["backbone"]].build(
@@ -181,55 +181,6 @@ class ResNetHyperModel(keras_tuner.HyperModel):
             ) from None
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
-class CrossEntropy(keras.losses.Loss):
-    """Cross-entropy of logits, with integer or one-hot labels, which may be smoothed.
-
-    Args:
-        label_smoothing: Share of each label spread over all classes, in [0, 1).
-        **options: Those of `keras.losses.Loss`.
-    """
-
-    def __init__(self, label_smoothing: float = 0.0, **options: Any) -> None:
-        super().__init__(**options)
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the loss of each picture, `(batch,)`."""
-        one_hot = y_true.shape[1:] == y_pred.shape[1:]
-        kind = "categorical_crossentropy" if one_hot else "sparse_categorical_crossentropy"
-        plain = getattr(keras.losses, kind)(y_true, y_pred, from_logits=True)
-        uniform = -keras.ops.mean(keras.ops.log_softmax(y_pred), axis=-1)
-        return plain + self.label_smoothing * (uniform - plain)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
-
-
-class _Scoped:
-    """Hyperparameters of keras-tuner whose names tell what they depend on.
-
-    Keras-tuner's oracles lose the value of a name that is declared in two conditional scopes.
-    """
-
-    def __init__(self, hp: Any) -> None:
-        self._hp = hp
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._hp, name)
-
-    @contextlib.contextmanager
-    def conditional_scope(self, parent: str, values: Sequence[Any]) -> Iterator[None]:
-        """Makes what is declared in the block depend on a value of the parent."""
-        named = isinstance(values[0], str)
-        with contextlib.ExitStack() as scopes:
-            scopes.enter_context(self._hp.conditional_scope(parent, list(values)))
-            if named:
-                scopes.enter_context(self._hp.name_scope(values[0]))
-            yield
-
-
 class _EndDiverged(keras.callbacks.Callback):
     """Ends a trial whose loss or weights are no finite numbers."""
 
@@ -259,22 +210,6 @@ def _replicas(model: keras.Model) -> int:
     # Only Keras on TensorFlow has strategies.
     strategy = getattr(model, "distribute_strategy", None)
     return strategy.num_replicas_in_sync if strategy else 1
-
-
-def _declare_unfrozen(declared: Declared) -> None:
-    """Declares what trains behind the head, and how."""
-    declared.choice("unfrozen")
-    some = [number for number in declared.of("unfrozen") if number]
-    if not some:
-        return
-    with declared.hp.conditional_scope("unfrozen", some):
-        declared.choice("batch_norm")
-        declared.choice("layer_decay")
-    # Keras-tuner cannot make it depend on both.
-    for optimizer in declared.of("optimizer"):
-        with declared.hp.conditional_scope("optimizer", [optimizer]):
-            usual = LEARNING_RATES[optimizer]["stages"]
-            declared.rate("fine_learning_rate", FINE_RATES[optimizer], usual)
 
 
 def _optimizer(values: Values) -> Any:
