@@ -116,6 +116,16 @@ def test_the_first_worker_is_seen_and_all_are_logged(started, tmp_path, capfd):
         assert sorted(lines.replace("ä", "ä\n").split()) == ["err", "out", "to", "to", "ä"]
 
 
+def test_lines_of_the_first_worker_are_whole_in_its_log(started, tmp_path, capfd):
+    speaks = "import os; from time import sleep; "
+    speaks += "os.write(1, b'one '); sleep(0.3); os.write(2, b'two\\n'); sleep(0.3); "
+    speaks += "os.write(1, b'three\\nfour')"
+    run_workers(started(speaks), log_dir=tmp_path)
+    assert capfd.readouterr().out == "one three\nfour"
+    lines = (tmp_path / "worker-0.log").read_text().splitlines()
+    assert sorted(lines) == ["four", "one three", "two"]
+
+
 def test_a_program_that_is_missing_ends_those_that_began(started, tmp_path):
     commands = [*started(SLEEPS), Command(["/no/such/program"], {})]
     with pytest.raises(WorkersError, match=r"^Worker 1 cannot be started .*/no/such/program"):

@@ -8,6 +8,7 @@ import pty
 import termios
 import threading
 import tty
+from collections.abc import Mapping
 from pathlib import Path
 
 _CHUNK = 1 << 16
@@ -37,17 +38,33 @@ def copied(screen: int, log: Path) -> tuple[int, threading.Thread]:
 
 
 def _copy(source: int, screen: int, log: Path) -> None:
-    """Copies until the end; a full disk or a closed screen must not stop the process."""
-    targets = {screen, kept := os.open(log, os.O_WRONLY | os.O_APPEND)}
+    """Copies until the end; a full disk or a closed screen must not stop the process.
+
+    The log takes whole lines, as another thread may write to it as well.
+    """
+    targets, line = {screen, kept := os.open(log, os.O_WRONLY | os.O_APPEND)}, b""
     with contextlib.suppress(OSError):  # the end of a pseudo-terminal is an error
         while data := os.read(source, _CHUNK):
-            for target in list(targets):
-                try:
-                    _write(target, data)
-                except OSError:
-                    targets.discard(target)
+            whole, line = _lines(line + data)
+            _write_to(targets, {screen: data, kept: whole})
+    _write_to(targets, {kept: line})
     os.close(kept)
     os.close(source)
+
+
+def _lines(data: bytes) -> tuple[bytes, bytes]:
+    """Returns what ends with a line, as every look of a progress bar does, and the rest."""
+    end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+    return data[:end], data[end:]
+
+
+def _write_to(targets: set[int], parts: Mapping[int, bytes]) -> None:
+    """Writes to files that can be written to; one that no longer can is written to no more."""
+    for target in targets & parts.keys():
+        try:
+            _write(target, parts[target])
+        except OSError:
+            targets.discard(target)
 
 
 def _write(target: int, data: bytes) -> None:

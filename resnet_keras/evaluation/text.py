@@ -9,6 +9,8 @@ def printable(text: str) -> str:
     Names of files may hold anything: escape sequences that change the terminal, or bytes that
     are no UTF-8, which Python keeps as lone surrogates and no file can be written with.
     """
+    if text.isprintable():  # pictures in a page are text of megabytes
+        return text
     return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
