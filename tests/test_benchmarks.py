@@ -166,6 +166,7 @@ def test_the_benchmark_of_scaling_grows_pictures_then_depth(small, tmp_path, mon
 
 # Keras-tuner asks for the name of the thread in an old way.
 @pytest.mark.filterwarnings("ignore:(currentThread|getName):DeprecationWarning")
+@pytest.mark.slow
 def test_the_benchmark_of_searches_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(stock.NETWORKS, 50, small_stages)
     narrow = functools.partial(build_resnet, width=0.125)

@@ -16,6 +16,7 @@ def photos(tmp_path_factory):
     return make_tree(tmp_path_factory.mktemp("photos"), count=12, size=72)
 
 
+@pytest.mark.slow
 def test_the_best_head_meets_the_usual_one_on_the_test_part(photos, tmp_path, capsys):
     (row,) = search_head_and_depth.main(str(photos), folder=tmp_path, fine_tunes=0, **SMALL)
     assert list(row) == ["usual head", "best head"]

@@ -74,7 +74,11 @@ def wait_for_epoch(process, phase):
 # The head of the resumed process starts from another seed: only the checkpoint may count.
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, -2)],
+    [
+        (signal.SIGKILL, -9),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, -2, marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, undisturbed, number, code):
     folder = tmp_path / "run"

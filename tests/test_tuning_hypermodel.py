@@ -95,7 +95,7 @@ class Untrained(ResNetHyperModel):
 
 
 def test_a_grid_is_searched_whole(tmp_path):
-    space = {"optimizer": ["adamw", "sgd"], "pooling": "avg", "normalization": "none"}
+    space = {"optimizer": "sgd", "pooling": "avg", "normalization": "none"}
     space |= {"dropout": 0.0, "label_smoothing": 0.0, "stage": 1, "weight_decay": 1e-4}
     space |= {"learning_rate": [0.01, 0.02], "unfrozen": 0, "hidden_layers": 0}
     options = {"num_classes": 2, "depths": [18, 34], "weights": None, "width": 0.125}
@@ -107,11 +107,11 @@ def test_a_grid_is_searched_whole(tmp_path):
     points = {
         (
             values["backbone"], values[f"{values['backbone']}/stage"],
-            values["optimizer"], values[f"{values['optimizer']}/learning_rate"],
+            values["sgd/learning_rate"],
         )
         for values in found
     }  # fmt: skip
-    assert len(found) == len(points) == 8
+    assert len(found) == len(points) == 4
 
 
 def test_what_is_drawn_is_what_is_built(tmp_path):
