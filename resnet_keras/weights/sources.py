@@ -17,7 +17,8 @@ from resnet_keras.weights.sniff import first_bytes
 
 # How the tensors of the network are told from those of the optimizer in a checkpoint.
 MODEL_PREFIX = "model/"
-_CHECKPOINTS = ("checkpoints/best.safetensors", "checkpoints/last.safetensors")
+# The one before the last is alone where a run died while the two changed places.
+_CHECKPOINTS = tuple(f"checkpoints/{name}.safetensors" for name in ("best", "last", "previous"))
 
 
 def read_weights(
@@ -35,7 +36,7 @@ def read_weights(
 
     Args:
         source: "imagenet" (for depth 50), a name of `list_weights()`, a run folder, whose best
-            checkpoint is taken, or else its last, or a file: `.safetensors` of this package, of
+            checkpoint is taken, or else its newest, or a file: `.safetensors` of this package, of
             torchvision or timm; `.h5` of keras.applications, KerasHub or classification_models;
             `.pth` or `.bin` of torch (which must be installed); or `.onnx`.
         like: Name of registered weights whose network, recipe and licence those of a file are,
@@ -107,7 +108,7 @@ def _checkpoint(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise WeightsError(
-        f"{folder} is a folder without {' or '.join(_CHECKPOINTS)}; name a run folder or a file."
+        f"{folder} is a folder without {' or '.join(_CHECKPOINTS[:2])}; name a run folder or a file."
     )
 
 
