@@ -7,7 +7,8 @@ from resnet_keras.builder import build_resnet
 from resnet_keras.data import Augmentation, load_images
 from resnet_keras.stages import split_at
 from resnet_keras.training.views import Views
-from resnet_keras.tuning.features import joined, stage_features, stages_of
+from resnet_keras.tuning.features import stage_features, stages_of
+from resnet_keras.tuning.splits import joined
 from tests.pictures import make_arrays
 
 VIEWS = Views(2, Augmentation(), 0)

@@ -18,16 +18,14 @@ from resnet_keras.tuning.budget import Budget, Cost, Cut
 from resnet_keras.tuning.chief import JOIN_SECONDS, LOST_SECONDS
 from resnet_keras.tuning.costs import measure_backbones, read_costs
 from resnet_keras.tuning.engine import read_results
-from resnet_keras.tuning.fine_search import FineSearch, Training
+from resnet_keras.tuning.fine_search import Training
 from resnet_keras.tuning.head_search import HeadSearch, Pictures, repeated
+from resnet_keras.tuning.networks import HEADS, Networks
 from resnet_keras.tuning.oracles import Algorithm, make_oracle
 from resnet_keras.tuning.parameters import PARAMETERS, Choices
-from resnet_keras.tuning.space import Head, Values, declare_fine, declare_head
+from resnet_keras.tuning.space import Head, Values, declare_head
 from resnet_keras.tuning.trials import TrialResult, ranked
 
-HEADS, NETWORKS = "heads", "networks"
-# Heads of tier 1 that tier 2 fine-tunes.
-FINE_HEADS = 3
 POLL_SECONDS = 0.5
 SMALLEST_HEAD = {"pooling": "avg", "hidden_layers": 0, "normalization": "none"}
 
@@ -89,8 +87,7 @@ class Course:
         """
         self._await_chief()
         self._head_search(keras_tuner.HyperParameters()).search()
-        if self.fine_tunes:
-            self._fine_search(keras_tuner.HyperParameters()).search()
+        self.networks.work()
 
     def _await_chief(self) -> None:
         """Waits until the chief has opened the folder, which must be empty before."""
@@ -129,16 +126,15 @@ class Course:
                 f"{heads[-1].reason if heads else 'there was none'}"
             )
         heads = self._with_repeats(heads)
-        if self.fine_tunes:
-            self._search_networks(heads)
-        return [*heads, *self._networks({each.name: each.values for each in heads})]
+        return [*heads, *self.networks.run(heads)]
 
-    def _networks(self, heads: Mapping[str, Values]) -> list[TrialResult]:
-        """Returns the trials of tier 2, with the values of their heads."""
-        return [
-            dataclasses.replace(each, values={**heads[each.values["head"]], **each.values})
-            for each in read_results(self.folder / NETWORKS, "fine-tune")
-        ]
+    @property
+    def networks(self) -> Networks:
+        """Tier 2."""
+        return Networks(
+            self.folder, self.training, self.named, trials=self.fine_tunes, cost=self.cost,
+            display=self.pictures.display,
+        )  # fmt: skip
 
     def cost(self, values: Values) -> Cost:
         """Returns what a backbone costs together with a head."""
@@ -148,10 +144,6 @@ class Course:
     @property
     def _last_stages(self) -> Choices:
         return self.named.get("stage", PARAMETERS["stage"].tried)
-
-    @property
-    def _unfrozen(self) -> Choices:
-        return self.named.get("unfrozen", PARAMETERS["unfrozen"].tried)
 
     @functools.cached_property
     def _costs(self) -> dict[Cut, Cost]:
@@ -205,37 +197,3 @@ class Course:
         )  # fmt: skip
         found = {each.name: own for each, own in zip(chosen, scores, strict=True)}
         return [dataclasses.replace(each, repeats=found.get(each.name, ())) for each in heads]
-
-    def _search_networks(self, heads: Sequence[TrialResult]) -> None:
-        best = ranked(heads, self.training.objective)[:FINE_HEADS]
-        hp = keras_tuner.HyperParameters()
-        size = self.training.data.recipe.image_size
-        declare_fine(
-            hp, heads={each.name: Head(each.values) for each in best}, named=self.named,
-            image_sizes=[0, *([smaller] if (smaller := 3 * size // 4) >= 64 else [])],
-        )  # fmt: skip
-        # The best head alone, for comparison, and each head as `fine_tune` usually trains it.
-        alone: list[Values] = [{"head": best[0].name, "unfrozen": 0}]
-        alone = alone if 0 in self._unfrozen else []
-        usual: list[Values] = [{"head": each.name} for each in best]
-        first = [*usual[:1], *alone, *usual[1:]][: self.fine_tunes]
-        self.pictures.display.say(f"fine-tuning: {self.fine_tunes} trials of {len(best)} heads")
-        self._fine_search(hp, first, told=self._tell).search()
-
-    def _fine_search(self, hp: Any, first: Sequence[Values] = (), **options: Any) -> FineSearch:
-        # Trials that take minutes each are too few for anything but chance.
-        oracle = make_oracle(
-            "random", objective=self.training.objective, max_trials=self.fine_tunes,
-            max_epochs=self.training.epochs, seed=self.training.seed, hyperparameters=hp,
-            first=first,
-        )  # fmt: skip
-        return FineSearch(
-            oracle, self.training, self.folder / HEADS, cost=self.cost,
-            folder=self.folder / NETWORKS, **options,
-        )  # fmt: skip
-
-    def _tell(self, result: TrialResult) -> None:
-        score = f"{self.training.objective} {result.score:.4f}" if result.score else result.reason
-        shown = ("head", "unfrozen", "batch_norm", "layer_decay")
-        values = ", ".join(f"{k} {result.values[k]}" for k in shown if k in result.values)
-        self.pictures.display.say(f"  {result.name}: {values}: {score}  {result.seconds:.0f} s")

@@ -79,21 +79,6 @@ class Features:
         return path
 
 
-def joined(parts: Sequence[Images]) -> Images:
-    """Returns the pictures of several parts of the data as one."""
-    first = parts[0]
-    return dataclasses.replace(
-        first,
-        labels=np.concatenate([part.labels for part in parts]),
-        names=tuple(name for part in parts for name in part.names),
-        metadata={
-            name: np.concatenate([part.metadata[name] for part in parts]) for name in first.metadata
-        },
-        digests=tuple(digest for part in parts for digest in part.digests),
-        rows=np.concatenate([part.rows for part in parts]),
-    )
-
-
 def stages_of(model: keras.Model) -> tuple[int, ...]:
     """Returns the stages whose features a head may see, the last one first.
 

@@ -12,9 +12,10 @@ import yaml
 
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.training.runs import write_text
-from resnet_keras.tuning.course import HEADS, NETWORKS, Course
+from resnet_keras.tuning.course import Course
 from resnet_keras.tuning.fine_search import head_of, run_folder
 from resnet_keras.tuning.hparams import write_hparams
+from resnet_keras.tuning.networks import HEADS, NETWORKS
 from resnet_keras.tuning.report import write_search_report
 from resnet_keras.tuning.trials import TrialResult, best_first
 

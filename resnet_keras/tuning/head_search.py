@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from resnet_keras.data import Augmentation, ImageData
-from resnet_keras.data.split import split_off
 from resnet_keras.errors import TuningError
 from resnet_keras.precision import Precision, choose_precision
 from resnet_keras.training.cache import Views
@@ -18,10 +17,11 @@ from resnet_keras.training.display import Display
 from resnet_keras.tuning.backbones import Backbone
 from resnet_keras.tuning.budget import Budget, Cost
 from resnet_keras.tuning.engine import Outcome, SearchEngine
-from resnet_keras.tuning.features import Features, joined, stage_features
+from resnet_keras.tuning.features import Features, stage_features
 from resnet_keras.tuning.heads import Task, train_heads
 from resnet_keras.tuning.scores import Metrics
 from resnet_keras.tuning.space import Head, Values
+from resnet_keras.tuning.splits import another_split, joined
 from resnet_keras.tuning.trials import Objective
 
 # Heads of one shape are trained by the same steps; more at once make more of one shape.
@@ -104,15 +104,11 @@ class Pictures:
             number: Which one, from 1.
         """
         seed = self.seed + number
-        if "val" not in self.data.drawn or self.data.val is None:
+        split = another_split(self.data, seed=seed)
+        if split is None:
             return dataclasses.replace(task, seed=seed)
-        names = (*self.data.train.names, *self.data.val.names)
-        sizes = np.bincount(task.labels[task.val], minlength=task.classes).tolist()
-        counts = {label: [size] for label, size in enumerate(sizes)}
-        part = split_off(names, task.labels, counts, seed=seed)
-        return dataclasses.replace(
-            task, seed=seed, train=np.flatnonzero(part == 0), val=np.flatnonzero(part)
-        )
+        train, val = split
+        return dataclasses.replace(task, seed=seed, train=train, val=val)
 
 
 class HeadSearch(SearchEngine):

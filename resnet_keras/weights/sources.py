@@ -108,7 +108,8 @@ def _checkpoint(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise WeightsError(
-        f"{folder} is a folder without {' or '.join(_CHECKPOINTS[:2])}; name a run folder or a file."
+        f"{folder} is a folder without {' or '.join(_CHECKPOINTS[:2])}; name a run folder or a "
+        "file."
     )
 
 

@@ -1,0 +1,100 @@
+"""Tier 2 of a search: which networks are fine-tuned, and in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+
+from resnet_keras.training.display import Display
+from resnet_keras.tuning.budget import Cost
+from resnet_keras.tuning.engine import read_results
+from resnet_keras.tuning.fine_search import FineSearch, Training
+from resnet_keras.tuning.oracles import make_oracle
+from resnet_keras.tuning.parameters import PARAMETERS, Choices
+from resnet_keras.tuning.space import Head, Values, declare_fine
+from resnet_keras.tuning.trials import TrialResult, ranked
+
+HEADS, NETWORKS = "heads", "networks"
+# Heads of tier 1 that tier 2 fine-tunes.
+FINE_HEADS = 3
+# Hyperparameters by which a trial is told from others while it runs.
+SHOWN = ("head", "unfrozen", "batch_norm", "layer_decay")
+LEAST_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Networks:
+    """Tier 2; the chief and the workers of a search each have one.
+
+    Args:
+        folder: That of the search.
+        training: How networks are fine-tuned.
+        named: Choices that the user named.
+        trials: Fine-tunings; 0 for no tier 2.
+        cost: Returns what a network with the hyperparameters of a head costs.
+        display: What is shown meanwhile.
+    """
+
+    folder: Path
+    training: Training
+    named: Mapping[str, Choices]
+    trials: int
+    cost: Callable[[Values], Cost]
+    display: Display
+
+    def work(self) -> None:
+        """Takes trials from the chief until there are none."""
+        if self.trials:
+            self._search(keras_tuner.HyperParameters()).search()
+
+    def run(self, heads: Sequence[TrialResult]) -> list[TrialResult]:
+        """Fine-tunes the best heads; returns the trials, with the values of their heads.
+
+        Args:
+            heads: The trials of tier 1.
+        """
+        if self.trials:
+            self._try(ranked(heads, self.training.objective)[:FINE_HEADS])
+        values = {each.name: each.values for each in heads}
+        return [
+            dataclasses.replace(each, values={**values[each.values["head"]], **each.values})
+            for each in read_results(self.folder / NETWORKS, "fine-tune")
+        ]
+
+    def _try(self, best: Sequence[TrialResult]) -> None:
+        hp = keras_tuner.HyperParameters()
+        smaller = 3 * self.training.data.recipe.image_size // 4
+        declare_fine(
+            hp, heads={each.name: Head(each.values) for each in best}, named=self.named,
+            image_sizes=[0, *([smaller] if smaller >= LEAST_SIZE else [])],
+        )  # fmt: skip
+        # The best head alone, for comparison, and each head as `fine_tune` usually trains it.
+        unfrozen = self.named.get("unfrozen", PARAMETERS["unfrozen"].tried)
+        alone: list[Values] = [{"head": best[0].name, "unfrozen": 0}] if 0 in unfrozen else []
+        usual: list[Values] = [{"head": each.name} for each in best]
+        first = [*usual[:1], *alone, *usual[1:]][: self.trials]
+        self.display.say(f"fine-tuning: {self.trials} trials of {len(best)} heads")
+        self._search(hp, first, told=self._tell).search()
+
+    def _search(self, hp: Any, first: Sequence[Values] = (), **options: Any) -> FineSearch:
+        # Trials that take minutes each are too few for anything but chance.
+        oracle = make_oracle(
+            "random", objective=self.training.objective, max_trials=self.trials,
+            max_epochs=self.training.epochs, seed=self.training.seed, hyperparameters=hp,
+            first=first,
+        )  # fmt: skip
+        return FineSearch(
+            oracle, self.training, self.folder / HEADS, cost=self.cost,
+            folder=self.folder / NETWORKS, **options,
+        )  # fmt: skip
+
+    def _tell(self, result: TrialResult) -> None:
+        values = ", ".join(f"{k} {result.values[k]}" for k in SHOWN if k in result.values)
+        said = result.reason
+        if result.score is not None:
+            said = f"{self.training.objective} {result.score:.4f}"
+        self.display.say(f"  {result.name}: {values}: {said}  {result.seconds:.0f} s")
