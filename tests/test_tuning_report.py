@@ -182,17 +182,21 @@ def test_rank_correlation_is_spearmans(fine, expected):
 @pytest.mark.parametrize(
     ("repeats", "said"),
     [
-        ((0.90, 0.92, 0.94), "beats the other, fine-tuned 0002, by 0.0700 ± 0.0129"),
-        ((0.84, 0.85, 0.89), "0.0100 ± 0.0163 apart, which is within the standard error"),
-        ((0.80, 0.81, 0.82), "is behind the other, fine-tuned 0002, by 0.0400 ± 0.0082"),
-        ((), "were not both repeated"),
+        ((0.90, 0.92, 0.94), "beats the other, fine-tuned 0002, by 0.0700 ± 0.0058 in 3 repeats"),
+        ((0.84, 0.85, 0.89), "0.0100 ± 0.0100 apart in 3 repeats, which is within the standard"),
+        ((0.80, 0.81, 0.83), "is behind the other, fine-tuned 0002, by 0.0367 ± 0.0033 in 3"),
+        # Luck that both had is none: 0.02 better each time.
+        ((0.86, 0.87), "beats the other, fine-tuned 0002, by 0.0200 ± 0.0000 in 2 repeats"),
+        ((0.9,), "were not both repeated"),
     ],
 )
 def test_comparison_says_whether_it_is_luck(repeats, said):
     head = make_head(0)
     winner = make_fine(1, head, 0.9, repeats=repeats)
     other = make_fine(2, head, 0.9, repeats=(0.84, 0.85, 0.86))
-    assert said in comparison(winner, other, "accuracy", name="the other")
+    found = comparison(winner, other, "accuracy", called="winner", name="the other")
+    assert found.startswith("The winner, fine-tuned 0001, ")
+    assert said in found
 
 
 @pytest.mark.parametrize(
@@ -210,6 +214,20 @@ def test_page_says_what_fine_tuning_made_of_the_head(score, unfrozen, objective,
     winner = dataclasses.replace(fine, values={**fine.values, "unfrozen": unfrozen})
     assert re.search(said, gain_of_fine_tuning(winner, [head, winner], objective))
     assert gain_of_fine_tuning(head, [head], objective) == ""
+
+
+@pytest.mark.parametrize(
+    ("repeats", "objective", "said"),
+    [
+        ((0.82, 0.84), "accuracy", r"gained 0.0300 ± 0.0000 over head 0000 alone, in 2 repeats"),
+        ((0.82, 0.84), "loss", r"lost 0.0300 ± 0.0000 over head 0000 alone, in 2 repeats"),
+        ((0.78, 0.82), "accuracy", r"difference of 0.0000 ± 0.0100 .* within the standard error"),
+    ],
+)
+def test_page_says_what_fine_tuning_gained_in_repeats(repeats, objective, said):
+    head = make_head(0, score=0.8, metrics={}, repeats=(0.79, 0.81, 0.95))
+    winner = make_fine(1, head, 0.9, repeats=repeats)
+    assert re.search(said, gain_of_fine_tuning(winner, [head, winner], objective))
 
 
 # The report
@@ -235,8 +253,9 @@ def test_every_trial_is_on_the_page_and_failed_ones_have_their_reason(written, s
 def test_page_says_who_won_and_whether_by_luck(written):
     text = written[2].text
     assert "0.9200 ± 0.0115" in text, "mean and standard error of 0.90, 0.92, 0.94"
-    assert "beats the runner-up, fine-tuned 0001, by 0.1100 ± 0.0129" in text
-    assert "and the default, head 0000," in text
+    assert "The winner, fine-tuned 0000, beats the runner-up, fine-tuned 0001, by 0.1100" in text
+    assert "The head of the winner, head " in text
+    assert "the default, head 0000," in text
     assert "after the network behind it was fine-tuned" in text
     assert "within the budget" in text
 

@@ -24,6 +24,7 @@ SETTINGS = {
     "repeats": 2,
     "fine_tunes": 2,
     "fine_epochs": 2,
+    "fine_repeats": 2,
     "quiet": True,
 }
 
@@ -102,7 +103,7 @@ def test_the_usual_head_of_each_backbone_comes_first_and_is_repeated(search):
 
 def test_the_winner_is_the_best_network_and_the_only_one_tested(search, data):
     networks = [each for each in search.results if each.tier == "fine-tune"]
-    assert search.winner.score == max(each.score for each in networks)
+    assert search.winner.merit == max(each.merit for each in networks)
     metrics = json.loads((search.run_dir / "winner" / "metrics.json").read_text())
     assert metrics["validation"]["accuracy"] == pytest.approx(search.winner.score)
     assert metrics["test"]["accuracy"] == pytest.approx(search.test.accuracy)
@@ -118,6 +119,18 @@ def test_the_head_alone_is_among_the_networks(search):
     assert alone.values["unfrozen"] == 0
     assert alone.params is not None
     assert alone.latency_ms > 0
+
+
+def test_the_best_networks_are_repeated_and_told_apart_by_that(search):
+    networks = [each for each in search.results if each.tier == "fine-tune"]
+    assert [len(each.repeats) for each in networks] == [2, 2]
+    for each in networks:
+        assert each.merit == pytest.approx(sum(each.repeats) / 2)
+    page = (search.run_dir / "report.html").read_text()
+    assert "in 2 repeats" in page
+    # What a repeat trained is not kept.
+    assert len(list((search.run_dir / "repeats").glob("trial_*"))) == 4
+    assert not list((search.run_dir / "repeats").glob("run_*"))
 
 
 def test_the_folder_holds_the_report_the_plots_and_the_events(search):

@@ -73,6 +73,10 @@ def tune(
     fine_epochs: Annotated[
         int, Option(min=2, help="Epochs of these.", rich_help_panel=SEARCH)
     ] = 10,
+    fine_repeats: Annotated[
+        int,
+        Option(min=0, help="Of the two best, as the repeats of heads.", rich_help_panel=SEARCH),
+    ] = 2,
     max_latency_ms: Annotated[
         float | None,
         Option(min=0.0, help="For one picture on this machine.", rich_help_panel=BUDGET),
@@ -154,6 +158,7 @@ def tune(
         repeats=repeats,
         fine_tunes=fine_tunes,
         fine_epochs=fine_epochs,
+        fine_repeats=fine_repeats,
         max_latency_ms=max_latency_ms,
         max_params=max_params,
         augmentation=Augmentation(flip, **(LIGHT if augment == "light" else {})),

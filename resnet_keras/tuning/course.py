@@ -45,6 +45,7 @@ class Course:
         finalists: Heads that are repeated.
         repeats: How often.
         fine_tunes: Trials of tier 2.
+        fine_repeats: How often the best of these are repeated.
     """
 
     folder: Path
@@ -57,11 +58,14 @@ class Course:
     finalists: int
     repeats: int
     fine_tunes: int
+    fine_repeats: int
 
     def config(self) -> dict[str, Any]:
         """Returns what a search is made of, and must be again to be resumed."""
         data, training = self.training.data, self.training
-        own = ("algorithm", "max_trials", "finalists", "repeats", "fine_tunes")
+        own = (
+            "algorithm", "max_trials", "finalists", "repeats", "fine_tunes", "fine_repeats",
+        )  # fmt: skip
         return {
             "data": {"fingerprint": data.fingerprint, "classes": list(data.class_names)},
             "recipe": data.recipe.to_dict(),
@@ -132,8 +136,8 @@ class Course:
     def networks(self) -> Networks:
         """Tier 2."""
         return Networks(
-            self.folder, self.training, self.named, trials=self.fine_tunes, cost=self.cost,
-            display=self.pictures.display,
+            self.folder, self.training, self.named, trials=self.fine_tunes,
+            repeats=self.fine_repeats, cost=self.cost, display=self.pictures.display,
         )  # fmt: skip
 
     def cost(self, values: Values) -> Cost:

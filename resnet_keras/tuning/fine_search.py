@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,11 @@ from resnet_keras.tuning.budget import Cost
 from resnet_keras.tuning.engine import Outcome, SearchEngine
 from resnet_keras.tuning.files import read_stored
 from resnet_keras.tuning.space import Head, Values, fine_schedule
+from resnet_keras.tuning.splits import split_again
 from resnet_keras.tuning.trials import OBJECTIVES, Objective, TrialResult
+
+# Hyperparameters of a trial that fine-tunes a network once more.
+NETWORK, REPEAT = "network", "repeat"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +54,17 @@ class Training:
     cache_dir: Path
     seed: int
 
+    def again(self, number: int) -> Training:
+        """Returns a training with another seed and, where the split was drawn, another split.
+
+        Args:
+            number: Which one, from 1; 0 for this one.
+        """
+        if not number:
+            return self
+        seed = self.seed + number
+        return dataclasses.replace(self, data=split_again(self.data, seed=seed), seed=seed)
+
     def schedule(self, head: Head, values: Values) -> Schedule:
         """Returns the phases of a tier-2 trial, or of a head that is trained alone."""
         return fine_schedule(head, values, head_epochs=self.head_epochs, epochs=self.epochs)
@@ -62,8 +80,10 @@ class Training:
         """
         classes = len(self.data.class_names)
         backbone = self.backbones[head.values["backbone"]]
+        with _silence():
+            model = backbone.build(seed=self.seed, num_classes=classes, **head.network())
         return fine_tune(
-            backbone.build(seed=self.seed, num_classes=classes, **head.network()),
+            model,
             self.data,
             run_dir=folder,
             phases=self.schedule(head, values).phases(),
@@ -100,12 +120,14 @@ class Training:
 
 
 class FineSearch(SearchEngine):
-    """Fine-tunes networks one after the other.
+    """Fine-tunes networks one after the other: new ones, or others once more.
 
     Args:
-        oracle: From `make_oracle`.
+        oracle: From `make_oracle`. Its trials have the hyperparameters of `declare_fine`, or a
+            "network", which is the name of such a trial, and the number of its "repeat".
         training: How.
         heads: The folder of tier 1.
+        networks: The folder of the trials that are repeated.
         cost: Returns what a network with the hyperparameters of a head costs.
         **options: Those of `SearchEngine`.
     """
@@ -114,23 +136,42 @@ class FineSearch(SearchEngine):
         self,
         oracle: Any,
         training: Training,
-        heads: Path,
         *,
+        heads: Path,
+        networks: Path,
         cost: Callable[[Values], Cost],
         **options: Any,
     ) -> None:
         super().__init__(oracle, tier="fine-tune", **options)
-        self._training, self._heads, self._cost = training, heads, cost
+        self._training, self._heads, self._networks = training, heads, networks
+        self._cost = cost
 
     def train(self, trials: Sequence[Any]) -> Iterator[Outcome]:
         """Fine-tunes the network of each trial."""
         for trial in trials:
             values = trial.hyperparameters.values
-            head = head_named(values["head"], self._heads)
+            training = self._training.again(values.get(REPEAT, 0))
+            if REPEAT in values:
+                values = values_of(values[NETWORK], self._networks)
+            head = Head(values_of(values["head"], self._heads))
             folder = run_folder(Path(self.project_dir), trial.trial_id)
             cost = self._cost(head.values)
-            metrics = _metrics(self._training.run(head, values, folder, test=False))
+            metrics = _metrics(training.run(head, values, folder, test=False))
+            if training is not self._training:
+                shutil.rmtree(folder)  # of a repeat, nothing but the score is asked
             yield {**metrics, "latency_ms": cost.latency_ms, "params": cost.params}
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps back that a head is new and stages are left out: a search is made of that."""
+    logger = logging.getLogger("resnet_keras")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def run_folder(search: Path, name: str) -> Path:
@@ -146,19 +187,23 @@ def head_of(result: TrialResult, heads: Path) -> Head:
         heads: The folder of tier 1.
     """
     name = result.values.get("head")
-    return Head(result.values) if name is None else head_named(name, heads)
+    return Head(result.values if name is None else values_of(name, heads))
 
 
-def head_named(name: str, heads: Path) -> Head:
-    """Returns the head of a trial of tier 1.
+def values_of(name: str, search: Path) -> Values:
+    """Returns the values of a trial.
+
+    Args:
+        name: Its name.
+        search: The folder of its tier.
 
     Raises:
         TuningError: If its file can no longer be read.
     """
-    stored = read_stored(heads / f"trial_{name}")
+    stored = read_stored(search / f"trial_{name}")
     if stored is None:
-        raise TuningError(f"The trial {name} in {heads} can no longer be read: start anew.")
-    return Head(stored.values)
+        raise TuningError(f"The trial {name} in {search} can no longer be read: start anew.")
+    return stored.values
 
 
 def _metrics(result: FineTuneResult) -> Mapping[str, float]:

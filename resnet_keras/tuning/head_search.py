@@ -22,7 +22,7 @@ from resnet_keras.tuning.heads import Task, train_heads
 from resnet_keras.tuning.scores import Metrics
 from resnet_keras.tuning.space import Head, Values
 from resnet_keras.tuning.splits import another_split, joined
-from resnet_keras.tuning.trials import Objective
+from resnet_keras.tuning.trials import Objective, before_failure
 
 # Heads of one shape are trained by the same steps; more at once make more of one shape.
 AT_ONCE = 50
@@ -191,7 +191,7 @@ def repeated(
         objective: What is returned.
 
     Returns:
-        The objective of each head in each repeat; those that failed are left out.
+        The objective of each head in each repeat before the first that failed.
     """
     names = list(dict.fromkeys(head.values["backbone"] for head in heads))
     task = pictures.task(names, epochs=epochs, objective=objective)
@@ -201,7 +201,7 @@ def repeated(
         outcomes = train_heads([head for head, _ in pairs], [each for _, each in pairs])
         count(len(pairs))
     scores = [
-        np.nan if isinstance(outcome, Exception) else outcome[objective] for outcome in outcomes
+        None if isinstance(outcome, Exception) else outcome[objective] for outcome in outcomes
     ]
     by_head = [scores[start : start + repeats] for start in range(0, len(pairs), repeats or 1)]
-    return [tuple(score for score in own if np.isfinite(score)) for own in by_head]
+    return [before_failure(own) for own in by_head]

@@ -1,4 +1,4 @@
-"""Tier 2 of a search: which networks are fine-tuned, and in which order."""
+"""Tier 2 of a search: which networks are fine-tuned, and which of them again."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import keras_tuner
 from resnet_keras.training.display import Display
 from resnet_keras.tuning.budget import Cost
 from resnet_keras.tuning.engine import read_results
-from resnet_keras.tuning.fine_search import FineSearch, Training
+from resnet_keras.tuning.fine_search import NETWORK, REPEAT, FineSearch, Training
 from resnet_keras.tuning.oracles import make_oracle
 from resnet_keras.tuning.parameters import PARAMETERS, Choices
 from resnet_keras.tuning.space import Head, Values, declare_fine
-from resnet_keras.tuning.trials import TrialResult, ranked
+from resnet_keras.tuning.trials import TrialResult, before_failure, ranked
 
-HEADS, NETWORKS = "heads", "networks"
-# Heads of tier 1 that tier 2 fine-tunes.
-FINE_HEADS = 3
+HEADS, NETWORKS, REPEATS = "heads", "networks", "repeats"
+# Heads of tier 1 that tier 2 fine-tunes, and networks that it fine-tunes again.
+FINE_HEADS, FINALISTS = 3, 2
 # Hyperparameters by which a trial is told from others while it runs.
-SHOWN = ("head", "unfrozen", "batch_norm", "layer_decay")
+SHOWN = (NETWORK, REPEAT, "head", "unfrozen", "batch_norm", "layer_decay")
 LEAST_SIZE = 64
 
 
@@ -35,6 +35,7 @@ class Networks:
         training: How networks are fine-tuned.
         named: Choices that the user named.
         trials: Fine-tunings; 0 for no tier 2.
+        repeats: How often the best are fine-tuned again.
         cost: Returns what a network with the hyperparameters of a head costs.
         display: What is shown meanwhile.
     """
@@ -43,13 +44,15 @@ class Networks:
     training: Training
     named: Mapping[str, Choices]
     trials: int
+    repeats: int
     cost: Callable[[Values], Cost]
     display: Display
 
     def work(self) -> None:
         """Takes trials from the chief until there are none."""
         if self.trials:
-            self._search(keras_tuner.HyperParameters()).search()
+            self._search(keras_tuner.HyperParameters(), trials=self.trials).search()
+            self._repeat()
 
     def run(self, heads: Sequence[TrialResult]) -> list[TrialResult]:
         """Fine-tunes the best heads; returns the trials, with the values of their heads.
@@ -59,11 +62,27 @@ class Networks:
         """
         if self.trials:
             self._try(ranked(heads, self.training.objective)[:FINE_HEADS])
+            self._repeat()
         values = {each.name: each.values for each in heads}
+        scores = {
+            (each.values[NETWORK], each.values[REPEAT]): each.score
+            for each in read_results(self.folder / REPEATS, "fine-tune")
+        }
         return [
-            dataclasses.replace(each, values={**values[each.values["head"]], **each.values})
-            for each in read_results(self.folder / NETWORKS, "fine-tune")
+            dataclasses.replace(
+                each,
+                values={**values[each.values["head"]], **each.values},
+                repeats=before_failure(scores.get((each.name, n)) for n in self._numbers),
+            )
+            for each in self._tried()
         ]
+
+    @property
+    def _numbers(self) -> range:
+        return range(1, self.repeats + 1)
+
+    def _tried(self) -> list[TrialResult]:
+        return read_results(self.folder / NETWORKS, "fine-tune")
 
     def _try(self, best: Sequence[TrialResult]) -> None:
         hp = keras_tuner.HyperParameters()
@@ -78,18 +97,34 @@ class Networks:
         usual: list[Values] = [{"head": each.name} for each in best]
         first = [*usual[:1], *alone, *usual[1:]][: self.trials]
         self.display.say(f"fine-tuning: {self.trials} trials of {len(best)} heads")
-        self._search(hp, first, told=self._tell).search()
+        self._search(hp, first, trials=self.trials).search()
 
-    def _search(self, hp: Any, first: Sequence[Values] = (), **options: Any) -> FineSearch:
+    def _repeat(self) -> None:
+        """Fine-tunes the best again, each time all of them with another seed and split."""
+        best = [each.name for each in ranked(self._tried(), self.training.objective)[:FINALISTS]]
+        every: list[Values] = [
+            {NETWORK: name, REPEAT: number} for number in self._numbers for name in best
+        ]
+        if every:
+            hp = keras_tuner.HyperParameters()
+            hp.Choice(NETWORK, best)
+            hp.Choice(REPEAT, list(self._numbers))
+            self.display.say(f"repeats of the best: {len(every)} trials of {len(best)} networks")
+            self._search(hp, every, trials=len(every), name=REPEATS).search()
+
+    def _search(
+        self, hp: Any, first: Sequence[Values] = (), *, trials: int, name: str = NETWORKS
+    ) -> FineSearch:
         # Trials that take minutes each are too few for anything but chance.
         oracle = make_oracle(
-            "random", objective=self.training.objective, max_trials=self.trials,
+            "random", objective=self.training.objective, max_trials=trials,
             max_epochs=self.training.epochs, seed=self.training.seed, hyperparameters=hp,
             first=first,
         )  # fmt: skip
         return FineSearch(
-            oracle, self.training, self.folder / HEADS, cost=self.cost,
-            folder=self.folder / NETWORKS, **options,
+            oracle, self.training, heads=self.folder / HEADS,
+            networks=self.folder / NETWORKS, cost=self.cost, folder=self.folder / name,
+            told=self._tell,
         )  # fmt: skip
 
     def _tell(self, result: TrialResult) -> None:

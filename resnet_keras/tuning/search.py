@@ -41,6 +41,7 @@ def tune(
     repeats: int = 5,
     fine_tunes: int = 6,
     fine_epochs: int = 10,
+    fine_repeats: int = 2,
     max_latency_ms: float | None = None,
     max_params: int | None = None,
     augmentation: Augmentation | None = None,
@@ -57,9 +58,10 @@ def tune(
 
     Every view of each picture goes through each backbone once. Tier 1 trains heads on the pooled
     features of all stages, which takes seconds; the best are trained again with other seeds and
-    splits, to tell luck from merit. Tier 2 fine-tunes the best of these. The test part is seen
-    once, by the winner. Both tiers are searches of keras-tuner, in the folder; where its
-    environment variables say so, this process is their chief or one of their workers.
+    splits, to tell luck from merit. Tier 2 fine-tunes the best of these, and the best networks
+    again in the same splits. The test part is seen once, by the winner. Both tiers are searches of
+    keras-tuner, in the folder; where its environment variables say so, this process is their chief
+    or one of their workers.
 
     Args:
         data: What `load_images` returned, with a validation part.
@@ -77,6 +79,7 @@ def tune(
         repeats: How often.
         fine_tunes: Trials of tier 2; with 0 the best head is trained alone.
         fine_epochs: Epochs of tier 2 after those of the head.
+        fine_repeats: How often the two best of tier 2 are trained again.
         max_latency_ms: Milliseconds that a picture may take on this machine, one at a time.
         max_params: Number of weights that the network may have.
         augmentation: How pictures are varied; None for horizontal flips alone.
@@ -124,7 +127,7 @@ def tune(
     course = Course(
         folder, pictures, training, Budget(max_latency_ms, max_params), named,
         algorithm=algorithm, max_trials=max_trials, finalists=finalists, repeats=repeats,
-        fine_tunes=fine_tunes,
+        fine_tunes=fine_tunes, fine_repeats=fine_repeats,
     )  # fmt: skip
     if Role.from_environment().is_worker:
         course.work()
@@ -152,7 +155,8 @@ def _check(data: ImageData, given: Mapping[str, Any]) -> None:
             f"Received: {given['algorithm']!r}"
         )
     least = {"max_trials": 1, "epochs": 1, "finalists": 1, "repeats": 0, "fine_tunes": 0}
-    for name, low in (*least.items(), ("fine_epochs", 2), ("seed", 0)):
+    least |= {"fine_epochs": 2, "fine_repeats": 0, "seed": 0}
+    for name, low in least.items():
         if not isinstance(given[name], int) or given[name] < low:
             raise ValueError(
                 f"`{name}` must be an integer of at least {low}. Received: {given[name]!r}"

@@ -47,3 +47,13 @@ def another_split(data: ImageData, *, seed: int) -> tuple[np.ndarray, np.ndarray
         seed=seed,
     )
     return np.flatnonzero(part == 0), np.flatnonzero(part)
+
+
+def split_again(data: ImageData, *, seed: int) -> ImageData:
+    """Returns the data with `another_split`, or as it is where there is none."""
+    split = another_split(data, seed=seed)
+    if split is None or data.val is None:
+        return data
+    both = joined([data.train, data.val])
+    train, val = (both.subset(indices) for indices in split)
+    return dataclasses.replace(data, train=train, val=val)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -63,6 +63,19 @@ class TrialResult:
         if len(self.repeats) < 2:
             return None
         return float(np.std(self.repeats, ddof=1)) / math.sqrt(len(self.repeats))
+
+
+def before_failure(scores: Iterable[float | None]) -> tuple[float, ...]:
+    """Returns the scores before the first that is missing or no finite number.
+
+    Repeats of one number have one split: the first of a trial are those of another one's first.
+    """
+    found: list[float] = []
+    for score in scores:
+        if score is None or not math.isfinite(score):
+            break
+        found.append(score)
+    return tuple(found)
 
 
 def ranked(results: Sequence[TrialResult], objective: Objective) -> list[TrialResult]:
