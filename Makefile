@@ -19,8 +19,8 @@ demo: setup
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
-	$(BIN)/python -m pytest --doctest-modules resnet_keras --doctest-glob=README.md README.md
-	IMAGE_SIZE=64 EPOCHS=1 $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+	$(BIN)/python -m pytest -n 2 --doctest-modules resnet_keras --doctest-glob=README.md README.md
+	IMAGE_SIZE=64 EPOCHS=1 $(BIN)/python -m pytest -n 2 --nbmake --nbmake-timeout=600 notebooks
 
 lint: setup
 	$(BIN)/ruff check .

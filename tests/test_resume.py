@@ -1,6 +1,7 @@
 """Runs that are killed, stopped or out of disk go on to the bits of an undisturbed run."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,26 +72,42 @@ def wait_for_epoch(process, phase):
     raise AssertionError(f"the run ended before an epoch of {phase}")
 
 
-# The head of the resumed process starts from another seed: only the checkpoint may count.
-@pytest.mark.parametrize(
-    ("number", "code"),
-    [
-        (signal.SIGKILL, -9),
-        (signal.SIGTERM, 143),
-        pytest.param(signal.SIGINT, -2, marks=pytest.mark.slow),
-    ],
-)
-def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, undisturbed, number, code):
-    folder = tmp_path / "run"
+def stop(folder, number):
+    """Sends a signal to a run in its last phase; returns its exit status and what it said."""
     process = start(folder, 0)
     wait_for_epoch(process, "all")
     time.sleep(0.2)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == code
+    return process.returncode, said
+
+
+@pytest.fixture(scope="module")
+def terminated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "terminated"
+    return folder, *stop(folder, signal.SIGTERM)
+
+
+# The head of the resumed process starts from another seed: only the checkpoint may count.
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, -9), pytest.param(signal.SIGINT, -2, marks=pytest.mark.slow)],
+)
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, undisturbed, number, code):
+    folder = tmp_path / "run"
+    status, said = stop(folder, number)
+    assert status == code
     assert ("stopped at phase 3" in said) == (number != signal.SIGKILL)
-    said = finish(folder, 1)
-    assert "resumed" in said
+    assert "resumed" in finish(folder, 1)
+    assert_equal_bits(folder, undisturbed[0])
+
+
+def test_a_run_that_was_asked_to_end_goes_on_to_the_same_bits(tmp_path, undisturbed, terminated):
+    source, status, said = terminated
+    assert status == 128 + signal.SIGTERM
+    assert "stopped at phase 3" in said
+    folder = shutil.copytree(source, tmp_path / "run")
+    assert "resumed" in finish(folder, 1)
     assert_equal_bits(folder, undisturbed[0])
 
 
@@ -129,12 +146,8 @@ def test_a_full_disk_ends_in_one_sentence_and_the_run_goes_on_later(tmp_path, un
     assert_equal_bits(folder, undisturbed[0])
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, undisturbed):
-    folder = tmp_path / "run"
-    process = start(folder, 0)
-    wait_for_epoch(process, "all")
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, undisturbed, terminated):
+    folder = shutil.copytree(terminated[0], tmp_path / "run")
     last = folder / "checkpoints" / "last.safetensors"
     content = bytearray(last.read_bytes())
     content[len(content) // 2] ^= 1
