@@ -88,6 +88,17 @@ def test_the_trials_of_a_worker_that_is_killed_go_to_the_others(search, tmp_path
     assert all(row["status"] == "COMPLETED" or row["reason"] for row in found)
 
 
+def test_workers_leave_where_no_network_is_worth_a_repeat(search, tmp_path):
+    folder = tmp_path / "run"
+    # Each step turns the weights round and makes them a hundred times as large.
+    wild = ["optimizer=sgd", "weight_decay=1", "unfrozen=1", "fine_learning_rate=100"]
+    wild = [word for each in wild for word in ("--space", each)]
+    ended(start("launch", "--tuner", "--workers", 2, "--", *search, *wild, "--run-dir", folder))
+    networks = [row for row in trials(folder) if row["tier"] == "fine-tune"]
+    assert [row["status"] for row in networks] == ["FAILED"] * NETWORKS
+    assert all("diverged" in row["reason"] for row in networks)
+
+
 def busy_worker(folder):
     """Returns the process of a worker once trials are under way."""
     started = [path.read_text() for path in (folder / "heads").glob("trial_*/starts.json")]

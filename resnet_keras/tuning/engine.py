@@ -106,6 +106,10 @@ class SearchEngine(BaseTuner):
             else:
                 self._run_alone()
 
+    def skip(self) -> None:
+        """Writes that nothing is to be tried, so that no worker waits for it."""
+        self._record.end()
+
     def _run_alone(self) -> None:
         try:
             self._run_all(lambda: self._record.wanted(self._at_once))

@@ -51,8 +51,8 @@ class Networks:
     def work(self) -> None:
         """Takes trials from the chief until there are none."""
         if self.trials:
-            self._search(keras_tuner.HyperParameters(), trials=self.trials).search()
-            self._repeat()
+            for name in (NETWORKS, REPEATS) if self.repeats else (NETWORKS,):
+                self._search(keras_tuner.HyperParameters(), trials=1, name=name).search()
 
     def run(self, heads: Sequence[TrialResult]) -> list[TrialResult]:
         """Fine-tunes the best heads; returns the trials, with the values of their heads.
@@ -62,6 +62,7 @@ class Networks:
         """
         if self.trials:
             self._try(ranked(heads, self.training.objective)[:FINE_HEADS])
+        if self.trials and self.repeats:
             self._repeat()
         values = {each.name: each.values for each in heads}
         scores = {
@@ -105,12 +106,14 @@ class Networks:
         every: list[Values] = [
             {NETWORK: name, REPEAT: number} for number in self._numbers for name in best
         ]
-        if every:
-            hp = keras_tuner.HyperParameters()
-            hp.Choice(NETWORK, best)
-            hp.Choice(REPEAT, list(self._numbers))
-            self.display.say(f"repeats of the best: {len(every)} trials of {len(best)} networks")
-            self._search(hp, every, trials=len(every), name=REPEATS).search()
+        hp = keras_tuner.HyperParameters()
+        if not every:
+            self._search(hp, trials=1, name=REPEATS).skip()
+            return
+        hp.Choice(NETWORK, best)
+        hp.Choice(REPEAT, list(self._numbers))
+        self.display.say(f"repeats of the best: {len(every)} trials of {len(best)} networks")
+        self._search(hp, every, trials=len(every), name=REPEATS).search()
 
     def _search(
         self, hp: Any, first: Sequence[Values] = (), *, trials: int, name: str = NETWORKS
