@@ -9,6 +9,7 @@ import keras
 
 from resnet_keras.layers import PACKAGE
 from resnet_keras.stages import PARTS, part_named
+from resnet_keras.training import one_pass
 
 # Decay pulls towards zero, which means nothing for what scales and shifts.
 NO_DECAY = ["gamma", "beta", "bias"]
@@ -56,12 +57,12 @@ class _ByPart:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SGDByPart(_ByPart, keras.optimizers.SGD):
+class SGDByPart(_ByPart, one_pass.SGD):
     """SGD with a learning rate by part."""
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class AdamByPart(_ByPart, keras.optimizers.Adam):
+class AdamByPart(_ByPart, one_pass.Adam):
     """AdamW with a learning rate, and a weight decay, by part."""
 
 

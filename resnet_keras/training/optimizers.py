@@ -14,6 +14,7 @@ import numpy as np
 from resnet_keras.stages import STARTS, BatchNormMode, Boundary, Start
 from resnet_keras.training.by_part import BY_PART
 from resnet_keras.training.by_part import NO_DECAY as NO_DECAY
+from resnet_keras.training.one_pass import ONE_PASS
 
 # A random head needs larger steps than stages that are already trained.
 LEARNING_RATES = {"adamw": {"head": 1e-3, "stages": 5e-4}, "sgd": {"head": 0.1, "stages": 0.01}}
@@ -169,8 +170,7 @@ def make_optimizer(phase: Phase, steps: int, batch_size: int) -> Any:
         return BY_PART[phase.optimizer](
             schedule, layer_decay=phase.layer_decay, decay=phase.weight_decay, **options
         )
-    make = {"sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}[phase.optimizer]
-    optimizer = make(schedule, **options)
+    optimizer = ONE_PASS[phase.optimizer](schedule, **options)
     optimizer.exclude_from_weight_decay(var_names=NO_DECAY)
     return optimizer
 
