@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from resnet_keras.training.one_pass import ONE_PASS
 
@@ -48,6 +49,22 @@ def test_weights_and_state_are_those_of_keras(name, options):
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, rtol=2e-5, atol=3e-6)
+
+
+@pytest.mark.parametrize("options", [{"momentum": 0.9}, {}])
+def test_gradients_of_single_rows_are_those_of_keras(options):
+    found = []
+    for make in (KERAS, ONE_PASS):
+        table = keras.layers.Embedding(5, 3, embeddings_initializer="ones")
+        table.build()
+        optimizer = make["sgd" if options else "adamw"](0.1, **options)
+        for rows in ([1, 3], [3, 3]):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.square(table(np.array(rows))))
+            variables = table.trainable_variables
+            optimizer.apply(tape.gradient(loss, variables), variables)
+        found.append(np.asarray(table.embeddings))
+    np.testing.assert_allclose(*found, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(ONE_PASS))

@@ -14,9 +14,13 @@ import keras
 from resnet_keras.layers import PACKAGE
 
 
-def _in_one_pass(gradient: Any) -> bool:
-    """Returns whether there is a kernel: for gradients of TensorFlow that are whole tensors."""
-    return keras.backend.backend() == "tensorflow" and hasattr(gradient, "dtype")
+def _has_kernel(gradient: Any) -> bool:
+    """Returns whether there is a kernel: for whole tensors of TensorFlow, not rows of them."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    from tensorflow import Tensor
+
+    return isinstance(gradient, Tensor)
 
 
 class _Adam:
@@ -27,7 +31,7 @@ class _Adam:
 
     def update_step(self: Any, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one weight."""
-        if not _in_one_pass(gradient):
+        if not _has_kernel(gradient):
             super().update_step(gradient, variable, learning_rate)  # type: ignore[misc]
             return
         from tensorflow import raw_ops
@@ -66,7 +70,7 @@ class SGD(keras.optimizers.SGD):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates one weight."""
-        if not self.momentum or not _in_one_pass(gradient):
+        if not self.momentum or not _has_kernel(gradient):
             super().update_step(gradient, variable, learning_rate)
             return
         from tensorflow import raw_ops
