@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from resnet_keras.evaluation import predict as predict
     from resnet_keras.export import export_model as export_model
     from resnet_keras.records import Recipe as Recipe
+    from resnet_keras.stage_table import stage_summary as stage_summary
     from resnet_keras.stages import feature_pyramid as feature_pyramid
     from resnet_keras.stages import freeze as freeze
     from resnet_keras.stages import split_at as split_at
-    from resnet_keras.stages import stage_summary as stage_summary
     from resnet_keras.stages import unfreeze as unfreeze
     from resnet_keras.training import Phase as Phase
     from resnet_keras.training import fine_tune as fine_tune
@@ -41,7 +41,7 @@ _HOMES = {
     "feature_pyramid": "stages",
     "freeze": "stages",
     "split_at": "stages",
-    "stage_summary": "stages",
+    "stage_summary": "stage_table",
     "unfreeze": "stages",
     "Phase": "training",
     "fine_tune": "training",

@@ -26,7 +26,7 @@ def weighting(weights: Any) -> Iterator[None]:
             that counts in full. None counts all alike.
 
     Example:
-        >>> from resnet_keras.layers import BatchNorm
+        >>> from resnet_keras.batch_norm import BatchNorm
         >>> with weighting(ops.convert_to_tensor([1.0, 1.0, 0.0])):
         ...     outputs = BatchNorm()(ops.convert_to_tensor([[1.0], [3.0], [9.0]]), training=True)
         >>> [round(float(value), 2) for value in outputs[:2, 0]]

@@ -15,12 +15,8 @@ from typing import Any
 import keras
 
 from resnet_keras.architectures import EXPANSION, ConvRole
-from resnet_keras.layers import (
-    BatchNorm,
-    DilatedAveragePooling2D,
-    InfinityPadding2D,
-    ZeroPaddedChannels,
-)
+from resnet_keras.batch_norm import BatchNorm
+from resnet_keras.layers import DilatedAveragePooling2D, InfinityPadding2D, ZeroPaddedChannels
 from resnet_keras.specs import Place, ResNetSpec
 
 BN_MOMENTUM = 0.9

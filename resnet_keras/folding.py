@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from resnet_keras.layers import BatchNorm, functional
+from resnet_keras.batch_norm import BatchNorm
+from resnet_keras.layers import functional
 from resnet_keras.precision import computing_in
 from resnet_keras.stages import Boundary, boundary_layer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import keras
 
 from resnet_keras.architectures import Activation, Pooling
+from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.blocks import BN_MOMENTUM
-from resnet_keras.layers import BatchNorm
 from resnet_keras.specs import ResNetSpec
 
 # As everywhere in torch.

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.batch_statistics import weighting
-from resnet_keras.layers import BatchNorm
 
 CHANNELS = 5
 PICTURES = 31

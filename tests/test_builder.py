@@ -11,7 +11,7 @@ from resnet_keras.builder import build_network, build_resnet
 from resnet_keras.layers import record_of, set_record
 from resnet_keras.records import Recipe, Record
 from resnet_keras.specs import ResNetSpec
-from resnet_keras.stages import stage_summary
+from resnet_keras.stage_table import stage_summary
 from tests.goldens.renew import PINNED
 
 GOLDENS = Path(__file__).parent / "goldens"

@@ -18,6 +18,7 @@ import tensorflow as tf
 import yaml
 from tensorflow.core.protobuf import saved_model_pb2
 
+from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.builder import build_network
 from resnet_keras.data import read_image
 from resnet_keras.errors import ExportError
@@ -29,7 +30,6 @@ from resnet_keras.export import (
     write_model_card,
 )
 from resnet_keras.export.publish import new_version
-from resnet_keras.layers import BatchNorm
 from resnet_keras.precision import choose_precision
 from resnet_keras.records import Recipe, Record
 from resnet_keras.specs import ResNetSpec

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.builder import build_resnet
 from resnet_keras.folding import Folded, FrozenPart
-from resnet_keras.layers import BatchNorm
 from resnet_keras.stages import BOUNDARIES, freeze, split_at, unfreeze
 
 NETWORKS = {

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.builder import build_resnet
 from resnet_keras.data import Augmentation, load_images
 from resnet_keras.errors import WeightsError
 from resnet_keras.folding import Folded
-from resnet_keras.layers import BatchNorm, is_head, record_of
+from resnet_keras.layers import is_head, record_of
 from resnet_keras.records import Recipe
 from resnet_keras.stages import freeze, split_at, unfreeze
 from resnet_keras.training import Phase, fine_tune

@@ -6,15 +6,17 @@ import keras
 import numpy as np
 import pytest
 
+from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.builder import build_resnet
 from resnet_keras.data import load_images
 from resnet_keras.errors import WeightsError
 from resnet_keras.export import export_model
 from resnet_keras.folding import Folded
-from resnet_keras.layers import BatchNorm, record_of
+from resnet_keras.layers import record_of
 from resnet_keras.records import Recipe, Record
 from resnet_keras.specs import ResNetSpec
-from resnet_keras.stages import feature_pyramid, freeze, part_of, split_at, stage_summary, unfreeze
+from resnet_keras.stage_table import stage_summary
+from resnet_keras.stages import feature_pyramid, freeze, part_of, split_at, unfreeze
 from resnet_keras.training import Phase, fine_tune
 from resnet_keras.weights import load_weights, read_weights, save_weights
 from tests.pictures import make_arrays

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.builder import build_resnet
-from resnet_keras.layers import BatchNorm
 
 
 def pair(**arguments):
@@ -190,7 +190,7 @@ import sys
 import keras, numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from resnet_keras.layers import BatchNorm
+from resnet_keras.batch_norm import BatchNorm
 
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 inputs = np.random.default_rng(0).normal(2, 3, (8, 4, 4, 5)).astype("float32")

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.builder import build_resnet
-from resnet_keras.layers import BatchNorm
+from resnet_keras.stage_table import stage_summary
 from resnet_keras.stages import (
     BOUNDARIES,
     PARTS,
@@ -13,7 +14,6 @@ from resnet_keras.stages import (
     freeze,
     part_of,
     split_at,
-    stage_summary,
     unfreeze,
 )
 

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from resnet_keras.batch_norm import counting_layers
 from resnet_keras.distribution.replicas import Replicas
-from resnet_keras.layers import counting_layers
 from resnet_keras.training.cache import Activations
 from resnet_keras.training.feed import Feed
 from resnet_keras.training.signals import StopRequest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import keras
 import tensorflow as tf
@@ -13,7 +13,7 @@ import tensorflow as tf
 from resnet_keras.data import Augmentation, ImageData
 from resnet_keras.data.augment import Flip
 from resnet_keras.distribution.placement import placed, returned
-from resnet_keras.distribution.replicas import Replicas, replicas_of
+from resnet_keras.distribution.replicas import replicas_of
 from resnet_keras.distribution.strategies import (
     Strategy,
     StrategyName,
@@ -23,9 +23,9 @@ from resnet_keras.distribution.strategies import (
 from resnet_keras.evaluation import Evaluation
 from resnet_keras.layers import record_of, set_record
 from resnet_keras.precision import Precision, choose_precision
+from resnet_keras.training.checks import check_accumulation, check_arguments, compiled_by_xla
 from resnet_keras.training.display import Display
 from resnet_keras.training.finish import finish_run
-from resnet_keras.training.keeper import MONITORS
 from resnet_keras.training.optimizers import Phase
 from resnet_keras.training.packing import Bits
 from resnet_keras.training.parts import Inputs
@@ -144,10 +144,10 @@ def fine_tune(
     """
     augmentation = augmentation or Augmentation()
     views = default_views(augmentation) if views is None else views
-    _check(model, data, phases, views=views, monitor=monitor, cache_bits=cache_bits)
+    check_arguments(model, data, phases, views=views, monitor=monitor, cache_bits=cache_bits)
     replicas = replicas_of(_found(strategy))
-    compiled = _compiled(jit_compile, replicas)
-    _check_accumulation(phases, replicas)
+    compiled = compiled_by_xla(jit_compile, replicas)
+    check_accumulation(phases, replicas)
     folder, before = Path(run_dir), record_of(model)
     _adopt(model, data, folder.name)
     display = Display(quiet=quiet)
@@ -196,34 +196,6 @@ def _found(strategy: Strategy | StrategyName) -> Strategy:
     return get_strategy(cast(StrategyName, strategy), quiet=True) if named else strategy
 
 
-def _compiled(wanted: bool | None, replicas: Replicas) -> bool:
-    if keras.backend.backend() == "jax":
-        if wanted is False:
-            raise ValueError(
-                "`jit_compile` must be True or None on JAX, where XLA compiles every step. "
-                "Received: jit_compile=False"
-            )
-        return True
-    if wanted and replicas.count > 1:
-        raise ValueError(
-            "`jit_compile` must be False or None where several devices train together, which "
-            f"TensorFlow does not compile. Received: jit_compile=True for {replicas.count} devices"
-        )
-    # XLA halves the speed of training on CPU.
-    on_gpu = replicas.count == 1 and bool(tf.config.list_physical_devices("GPU"))
-    return on_gpu if wanted is None else wanted
-
-
-def _check_accumulation(phases: Sequence[Phase], replicas: Replicas) -> None:
-    """Keras decides in the graph whether to update the weights, which replicas cannot follow."""
-    if replicas.count > 1 and any(phase.accumulate > 1 for phase in phases):
-        raise ValueError(
-            "`accumulate` must be 1 where several devices of TensorFlow train together: choose the "
-            f"batch size that is wanted, of which each of the {replicas.count} devices takes a "
-            f"share. Received: accumulate={max(phase.accumulate for phase in phases)}"
-        )
-
-
 def _config(model: keras.Model, settings: Settings) -> dict[str, Any]:
     """Returns what a run is made of, besides its weights, and must be again to be resumed."""
     inputs = settings.inputs
@@ -243,32 +215,6 @@ def _config(model: keras.Model, settings: Settings) -> dict[str, Any]:
         "flips": settings.flips,
         "seed": inputs.seed,
     }
-
-
-def _check(
-    model: keras.Model,
-    data: ImageData,
-    phases: Sequence[Phase],
-    *,
-    views: int,
-    monitor: str,
-    cache_bits: int,
-) -> None:
-    logits = model.output.shape[-1]
-    if not any(layer.name == "logits" for layer in model.layers) or logits != len(data.class_names):
-        raise ValueError(
-            f"The model must have one logit for each of the {len(data.class_names)} classes "
-            f"{list(data.class_names)[:10]}: build it with num_classes={len(data.class_names)}. "
-            f"Received: a model with the output {tuple(model.output.shape)}"
-        )
-    if not phases:
-        raise ValueError("`phases` must name at least one phase. Received: an empty sequence")
-    if views < 1:
-        raise ValueError(f"`views` must be at least 1. Received: views={views}")
-    if cache_bits not in get_args(Bits):
-        raise ValueError(f"`cache_bits` must be 8, 16 or 32. Received: cache_bits={cache_bits!r}")
-    if monitor not in MONITORS:
-        raise ValueError(f"`monitor` must be one of {MONITORS}. Received: monitor={monitor!r}")
 
 
 def default_views(augmentation: Augmentation) -> int:

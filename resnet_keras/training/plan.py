@@ -15,7 +15,8 @@ import keras
 from resnet_keras.data import ImageData
 from resnet_keras.data.memory import available_memory
 from resnet_keras.distribution.workers import ALONE, Workers
-from resnet_keras.stages import Boundary, check_start, freeze, stage_summary, unfreeze
+from resnet_keras.stage_table import stage_summary
+from resnet_keras.stages import Boundary, check_start, freeze, unfreeze
 from resnet_keras.training.cache import activation_bytes
 from resnet_keras.training.costs import Costs, frozen_parts, seconds_per_mac
 from resnet_keras.training.optimizers import Phase

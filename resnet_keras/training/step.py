@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.batch_norm import counting_layers
 from resnet_keras.batch_statistics import weighting
 from resnet_keras.distribution.replicas import Replicas
-from resnet_keras.layers import counting_layers
 from resnet_keras.training.feed import Batch
 
 # Takes a share, the number of pictures of the whole batch, and whether to stop; returns, over all

@@ -17,7 +17,7 @@ from keras import ops
 from resnet_keras.distribution.compiled import compiled
 from resnet_keras.errors import TuningError
 from resnet_keras.folding import Folded
-from resnet_keras.stages import stage_summary
+from resnet_keras.stage_table import stage_summary
 
 # Name of a backbone, and the last of its stages that is kept.
 Cut = tuple[str, int]
