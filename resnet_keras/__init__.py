@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -86,3 +87,8 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+# Keras loads a saved model only once its layers are registered; whoever loads one has Keras.
+if "keras" in sys.modules:
+    importlib.import_module(f"{__name__}.batch_norm")

@@ -1,6 +1,8 @@
 """The graphs: published sizes, parity with an independent implementation, names."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -194,6 +196,16 @@ def test_the_record_survives_saving(tmp_path):
     np.testing.assert_array_equal(
         loaded.predict(pixels, verbose=0), model.predict(pixels, verbose=0)
     )
+
+
+def test_keras_loads_a_saved_model_where_the_package_is_only_imported(tmp_path):
+    path = tmp_path / "model.keras"
+    build_resnet(18, width=0.125, num_classes=3).save(path)
+    program = (
+        f"import keras, resnet_keras; print(keras.models.load_model({str(path)!r}).output_shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "(None, 3)\n", done.stderr
 
 
 def test_logits_are_float32_under_mixed_precision():
