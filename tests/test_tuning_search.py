@@ -10,6 +10,7 @@ import yaml
 from resnet_keras import load_images, tune
 from resnet_keras.builder import build_network
 from resnet_keras.cli import main
+from resnet_keras.cli.tune import _show as show
 from resnet_keras.errors import TuningError
 from resnet_keras.evaluation import evaluate
 from resnet_keras.records import Recipe, Record
@@ -142,6 +143,14 @@ def test_the_folder_holds_the_report_the_plots_and_the_events(search):
     assert "best.yaml" in manifest
     assert "winner/model.keras" in manifest
     assert not (search.run_dir / "features").exists()
+
+
+def test_the_table_has_a_line_for_each_trial_where_no_terminal_is(search, capsys):
+    show(search)
+    lines = capsys.readouterr().out.splitlines()
+    for each in search.results:
+        (line,) = [line for line in lines if f"{each.tier} {each.name} " in line]
+        assert each.values["optimizer"] in line
 
 
 def test_a_finetune_with_the_options_of_the_winner_is_its_run_again(search, tmp_path, capfd):

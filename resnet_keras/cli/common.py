@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from rich.console import Console
+from rich.table import Table
 from typer import Argument, Option
 
 from resnet_keras.distribution.cluster import Cluster
@@ -84,3 +86,8 @@ def import_tensorflow(strategy: StrategyName = "none", join_seconds: float = 300
 def print_json(values: Any) -> None:
     """Prints JSON on standard output."""
     sys.stdout.write(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(table: Table) -> None:
+    """Prints a table as wide as the terminal; a file takes whole lines."""
+    Console(width=None if sys.stdout.isatty() else 10_000).print(table)

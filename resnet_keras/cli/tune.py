@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from rich.console import Console
 from rich.table import Table
 from typer import Option, echo
 
@@ -21,6 +20,7 @@ from resnet_keras.cli.common import (
     PrecisionOption,
     Source,
     import_tensorflow,
+    print_table,
 )
 from resnet_keras.cli.finetune import default_name
 
@@ -210,7 +210,7 @@ def _show(found: Any) -> None:
         table.add_column(column, justify="left" if column in ("trial", "what") else "right")
     for result in best_first(found.results, objective)[:SHOWN]:
         table.add_row(*_row(result))
-    Console().print(table)
+    print_table(table)
     failed = sum(result.status == "FAILED" for result in found.results)
     echo(f"trials       {len(found.results)}, of which {failed} failed")
     if found.test:

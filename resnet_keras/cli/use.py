@@ -19,6 +19,7 @@ from resnet_keras.cli.common import (
     Source,
     import_tensorflow,
     print_json,
+    print_table,
 )
 from resnet_keras.cli.results import SAVED_MODEL
 
@@ -135,7 +136,6 @@ def _print_csv(predictions: list[Prediction]) -> None:
 
 
 def _print_table(predictions: list[Prediction], top: int) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -147,9 +147,7 @@ def _print_table(predictions: list[Prediction], top: int) -> None:
         best = sorted(found.probabilities.items(), key=lambda item: -item[1])[:top]
         for row, (label, share) in enumerate(best):
             table.add_row(Text("" if row else found.name), Text(label), f"{share:.1%}")
-    # A file takes whole lines, whatever the width of the terminal it is written from.
-    width = None if sys.stdout.isatty() else 10_000
-    Console(width=width).print(table)
+    print_table(table)
 
 
 def export(
