@@ -154,6 +154,11 @@ def test_a_dataset_follows_the_order_given_every_time(tree, room):
     np.testing.assert_array_equal(next(iter(dataset))[0], part.pictures(order[:4]))
 
 
+def test_no_epoch_waits_for_a_thread_that_tunes(tree):
+    batches = load(tree).train.dataset().map(lambda images, labels: images)
+    assert batches.options().autotune.enabled is False
+
+
 def test_a_dataset_feeds_fit(tree):
     import keras
 

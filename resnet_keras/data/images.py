@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data.report import DataReport
+from resnet_keras.data.untuned import untuned
 from resnet_keras.records import Recipe
 
 
@@ -103,7 +104,7 @@ class Images:
             tf.TensorSpec((None, *self.shape), tf.uint8),
             tf.TensorSpec((None,), tf.int32),
         )
-        return (
+        return untuned(
             tf.data.Dataset.from_generator(batches, output_signature=signature)
             .apply(tf.data.experimental.assert_cardinality(len(starts)))
             .prefetch(2)

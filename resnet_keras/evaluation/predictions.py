@@ -16,6 +16,7 @@ from resnet_keras.data import Images
 from resnet_keras.data.augment import Flip
 from resnet_keras.data.decode import decode
 from resnet_keras.data.threads import decoding_pool
+from resnet_keras.data.untuned import untuned
 from resnet_keras.distribution.replicas import replicas_of
 from resnet_keras.distribution.strategies import Strategy
 from resnet_keras.errors import DataError, DivergedError
@@ -97,7 +98,9 @@ def evaluate(
         pictures, labels = _checked_arrays(*images)
         names, class_names = tuple(map(str, range(len(labels)))), model_names
         own = pictures[replicas.workers.share(len(labels))]
-        batches = tf.data.Dataset.from_tensor_slices(own).batch(batch_size or DEFAULT_BATCH)
+        batches = untuned(
+            tf.data.Dataset.from_tensor_slices(own).batch(batch_size or DEFAULT_BATCH)
+        )
     else:
         labels, names, class_names = images.labels, images.names, images.class_names
         _check_classes(class_names, model_names)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from resnet_keras.data import Augmentation, Images
+from resnet_keras.data.untuned import untuned
 from resnet_keras.distribution.sharing import Sharing
 from resnet_keras.training.cache import Activations
 
@@ -133,7 +134,7 @@ class Feed:
                 value.set_shape((self.sharing.static_size, *spec.shape))
             return Batch(tuple(values[:-2]), *values[-2:])
 
-        return tf.data.Dataset.range(first_step, self.steps).map(load).prefetch(2)
+        return untuned(tf.data.Dataset.range(first_step, self.steps).map(load).prefetch(2))
 
     def batches(self, first_step: int = 0) -> Iterator[Batch]:
         """Yields the steps of the current epoch from `first_step` on.

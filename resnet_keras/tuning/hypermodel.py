@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FailedTrialError
 
+from resnet_keras.data.untuned import untuned
 from resnet_keras.stages import freeze, unfreeze
 from resnet_keras.training.by_part import BY_PART, NO_DECAY
 from resnet_keras.training.optimizers import SGD_MOMENTUM
@@ -164,11 +165,11 @@ class ResNetHyperModel(keras_tuner.HyperModel):
         check_dataset("x", x)
         if validation_data is not None:
             check_dataset("validation_data", validation_data)
-            validation_data = filled(validation_data, replicas)
+            validation_data = untuned(filled(validation_data, replicas))
         try:
             with limited_memory():
                 return model.fit(
-                    filled(mixed(x) if shuffle else x, replicas),
+                    untuned(filled(mixed(x) if shuffle else x, replicas)),
                     *rest,
                     validation_data=validation_data,
                     shuffle=False,
