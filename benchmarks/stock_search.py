@@ -13,9 +13,10 @@ from typing import Any
 import keras
 import keras_tuner
 import numpy as np
+import tensorflow as tf
 
 from benchmarks.pictures import CLASSES
-from benchmarks.stock import NETWORKS
+from benchmarks.stock import NETWORKS, UNTUNED
 
 DEPTH = 50
 # The last layer of each stage, by its number.
@@ -119,7 +120,14 @@ def stock_search(
     """
     held = round(VALIDATION * len(labels))
     targets = keras.utils.to_categorical(labels, CLASSES)
-    parts = [(pixels[part], targets[part]) for part in (slice(held, None), slice(held))]
+    train, validation = (
+        tf.data.Dataset.from_tensor_slices((pixels[part], targets[part]))
+        .shuffle(len(pixels[part]))
+        .batch(batch_size)
+        .prefetch(tf.data.AUTOTUNE)
+        .with_options(UNTUNED)
+        for part in (slice(held, None), slice(held))
+    )
 
     def search(stage: int) -> float:
         started = time.perf_counter()
@@ -128,9 +136,8 @@ def stock_search(
                 StockModel(pixels.shape[1], [stage]), objective="val_accuracy", max_trials=trials,
                 seed=stage, directory=folder, project_name="search",
             )  # fmt: skip
-            tuner.search(
-                *parts[0], validation_data=parts[1], epochs=epochs, batch_size=batch_size, verbose=0
-            )
+            # Keras warns if it is left to shuffle a dataset, which shuffles itself.
+            tuner.search(train, validation_data=validation, epochs=epochs, shuffle=False, verbose=0)
         return time.perf_counter() - started
 
     return lambda: [search(stage) for stage in ENDS]
