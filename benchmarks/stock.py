@@ -25,8 +25,8 @@ NETWORKS = {
 LEARNING_RATE = 1e-3
 # The first step traces and compiles, the second shows that it is over.
 WARM_UP_STEPS = 2
-# The end of an epoch waits for the thread that tunes, in some epochs, and in others not: 2.8 s of
-# steps then take 5.1 s (TensorFlow 2.21). A ratio of times should not say how often.
+# In TensorFlow 2.21 the end of some epochs waits for the thread that tunes, as long again as the
+# steps took. A ratio of times should not say how often.
 UNTUNED = tf.data.Options()
 UNTUNED.autotune.enabled = False
 
