@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -45,21 +47,48 @@ def picture_weights() -> Any:
     return getattr(_thread, "weights", None)
 
 
-def replica_count() -> int:
-    """Returns the number of replicas that share each batch, 1 outside of tf.distribute.
+@dataclasses.dataclass(frozen=True)
+class Replica:
+    """One of those that share each batch.
+
+    Args:
+        number: Which of them this is, from 0.
+        count: Number of them.
+        total: Returns the sum of a tensor over all of them, with gradient.
+    """
+
+    number: Any
+    count: int
+    total: Callable[[Any], Any]
+
+
+@contextlib.contextmanager
+def in_replica(replica: Replica) -> Iterator[None]:
+    """Makes every synchronized `BatchNorm` share its statistics with others inside the block.
+
+    It holds for this thread alone. Replicas of tf.distribute do so by themselves.
+    """
+    _thread.replica = replica
+    try:
+        yield
+    finally:
+        _thread.replica = None
+
+
+def _replica() -> Replica | None:
+    """Returns what shares the batch with others, or None.
 
     On JAX the arrays of all devices are one array, whose statistics are those of the whole batch.
     """
-    context = _replica()
-    return context.num_replicas_in_sync if context else 1
-
-
-def _replica() -> Any:
-    if keras.backend.backend() != "tensorflow":
-        return None
+    replica: Replica | None = getattr(_thread, "replica", None)
+    if replica or keras.backend.backend() != "tensorflow":
+        return replica
     from tensorflow import distribute
 
-    return distribute.get_replica_context()
+    if not (context := distribute.get_replica_context()):
+        return None
+    total = functools.partial(context.all_reduce, "SUM")
+    return Replica(context.replica_id_in_sync_group, context.num_replicas_in_sync, total)
 
 
 class Statistics(NamedTuple):
@@ -97,8 +126,8 @@ def batch_statistics(
         (32, (3,))
     """
     rows = _row(features, axis % len(features.shape), weights)[None]
-    if synchronized and replica_count() > 1:
-        rows = _of_all_replicas(rows)
+    if synchronized and (replica := _replica()) and replica.count > 1:
+        rows = _of_all_replicas(rows, replica)
     channels = features.shape[axis]
     counts, means = rows[:, :1], rows[:, 1 : channels + 1]
     count = ops.sum(counts, axis=0)
@@ -152,10 +181,7 @@ def _divisor(count: Any) -> Any:
     return ops.where(count > 0, count, ops.ones_like(count))
 
 
-def _of_all_replicas(rows: Any) -> Any:
+def _of_all_replicas(rows: Any, replica: Replica) -> Any:
     """Returns the rows of all replicas, each at its place in a sum: one exchange, with gradient."""
-    context = _replica()
-    place = ops.one_hot(
-        context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype=rows.dtype
-    )
-    return context.all_reduce("SUM", place[:, None] * rows)
+    place = ops.one_hot(replica.number, replica.count, dtype=rows.dtype)
+    return replica.total(place[:, None] * rows)

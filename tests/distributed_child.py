@@ -1,10 +1,12 @@
 """A run in a process of its own: python -m tests.distributed_child KIND FOLDER OPTIONS
 
 KIND is "one", "mirrored" (over two logical devices), "scoped" (the same, but only as the scope in
-which everything is called) or "multiworker" (as TF_CONFIG says); OPTIONS is JSON for `make_run`.
+which everything is called), "multiworker" (as TF_CONFIG says; the model is made in the scope) or
+"apart" (the same without memory that processes share); OPTIONS is JSON for `make_run`.
 The model's weights and the history go to FOLDER/KIND-INDEX.npz.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -15,7 +17,12 @@ import tensorflow as tf
 
 from resnet_keras.distribution.strategies import get_strategy
 
-NAMES = {"one": "none", "mirrored": "mirrored", "multiworker": "multiworker"}
+NAMES = {
+    "one": "none",
+    "mirrored": "mirrored",
+    "multiworker": "multiworker",
+    "apart": "multiworker",
+}
 
 
 def make_strategy(kind):
@@ -25,6 +32,8 @@ def make_strategy(kind):
         tf.config.set_logical_device_configuration(cpu, two)
     if kind == "scoped":
         return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    if kind == "apart":
+        del os.memfd_create  # which Linux alone has
     return get_strategy(NAMES[kind], join_seconds=60)
 
 
@@ -37,6 +46,7 @@ def make_run(
     live=False,
     resume=False,
     jit_compile=None,
+    in_scope=False,
     **phase,
 ):
     import keras
@@ -50,7 +60,8 @@ def make_run(
     pictures[labels == 1, :, :, 0] //= 2
     pictures[labels == 2, :, :, 1] //= 2
     data = load_images(pictures, labels=labels, image_size=32, batch_size=16, strategy=strategy)
-    model = build_resnet(18, num_classes=3, width=0.25)
+    with strategy.scope() if in_scope else contextlib.nullcontext():
+        model = build_resnet(18, num_classes=3, width=0.25)
     frozen = {
         weight.path: np.array(weight)
         for layer in model.layers
@@ -81,7 +92,8 @@ def main(kind, folder, options):
         with strategy.scope():
             result, weights, moved = make_run(run, None, **json.loads(options))
     else:
-        result, weights, moved = make_run(run, strategy, **json.loads(options))
+        in_scope = kind == "multiworker"
+        result, weights, moved = make_run(run, strategy, in_scope=in_scope, **json.loads(options))
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
     np.savez(
         Path(folder) / f"{kind}-{task.get('index', 0)}.npz",

@@ -41,11 +41,11 @@ def start(kind, folder, options, **environment):
     )
 
 
-def start_workers(count, folder, options):
+def start_workers(count, folder, options, kind="multiworker"):
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     return [
         start(
-            "multiworker",
+            kind,
             folder,
             options,
             TF_CONFIG=json.dumps(
@@ -106,14 +106,18 @@ def test_the_scope_of_a_strategy_is_taken_as_the_strategy(expected, tmp_path):
     assert environment["replicas"] == 2
 
 
-def test_two_workers_do_what_one_process_does(expected, tmp_path):
-    finish(start_workers(2, tmp_path, OPTIONS))
+@pytest.mark.parametrize(
+    ("kind", "exchange"), [("multiworker", "shared memory"), ("apart", "tf.distribute")]
+)
+def test_two_workers_do_what_one_process_does(expected, tmp_path, kind, exchange):
+    finish(start_workers(2, tmp_path, OPTIONS, kind))
     for index in range(2):
-        assert_equal(outcome(tmp_path, "multiworker", index), expected)
+        assert_equal(outcome(tmp_path, kind, index), expected)
     # Only one of the processes wrote, and what it wrote is a whole run.
-    environment = json.loads((tmp_path / "multiworker" / "environment.json").read_text())
+    environment = json.loads((tmp_path / kind / "environment.json").read_text())
     assert (environment["workers"], environment["replicas"]) == (2, 2)
-    assert (tmp_path / "multiworker" / "manifest.json").exists()
+    assert environment["exchange"] == exchange
+    assert (tmp_path / kind / "manifest.json").exists()
 
 
 def test_a_step_compiled_by_xla_is_the_same_step(expected, tmp_path):

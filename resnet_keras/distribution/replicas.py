@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from resnet_keras.distribution.all_reduce import all_reduce_of
 from resnet_keras.distribution.strategies import Strategy, cluster_of
 from resnet_keras.distribution.workers import ALONE, Workers
 from resnet_keras.errors import WorkersError
@@ -38,6 +39,7 @@ class Replicas:
     """
 
     strategy: Strategy
+    exchange = "tf.distribute"  # what sums go through between workers
 
     def __init__(self, strategy: tf.distribute.Strategy) -> None:
         self.strategy = strategy
@@ -113,9 +115,14 @@ class Replicas:
             return values
         return tf.distribute.get_replica_context().all_reduce(SUM, values)
 
+    def gradients(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Returns gradients as the optimizer takes them: it sums those of a strategy up itself."""
+        return values
+
     def facts(self) -> dict[str, Any]:
         """Returns what the environment of a run says about them."""
-        return {"replicas": self.count, "workers": self.workers.count}
+        facts = {"replicas": self.count, "workers": self.workers.count}
+        return facts | ({"exchange": self.exchange} if self.workers.count > 1 else {})
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Returns the block in which the variables of the network are made."""
@@ -130,27 +137,51 @@ class Replicas:
         """
         try:
             yield
-        except _LOST as error:
-            if self.workers.count == 1:
+        except tf.errors.OpError as error:
+            if not self._is_loss(error):
                 raise
             raise WorkersError(
                 f"Worker {self.workers.index} of {self.workers.count} lost another one, whose own "
                 "output says why: start all of them again to go on from the last checkpoint."
             ) from error
 
+    def _is_loss(self, error: tf.errors.OpError) -> bool:
+        return self.workers.count > 1 and isinstance(error, _LOST)
 
-@functools.cache
+
 def replicas_of(strategy: Strategy) -> Replicas:
     """Returns the replicas of a strategy; the same at each call, as exchanges are traced once.
+
+    The workers of a strategy call this alike.
 
     Raises:
         ValueError: If the backend cannot train by this strategy.
     """
+    # In the scope of a strategy all variables are made for its own way of sharing.
+    local = None if tf.distribute.has_strategy() else _local_workers(strategy)
+    return local or _replicas(strategy)
+
+
+@functools.cache
+def _replicas(strategy: Strategy) -> Replicas:
     if keras.backend.backend() == "jax":
         from resnet_keras.distribution.global_replica import GlobalReplica
 
         return GlobalReplica(strategy)
     return Replicas(strategy)
+
+
+@functools.cache
+def _local_workers(strategy: Strategy) -> Replicas | None:
+    replicas = _replicas(strategy)
+    if replicas.workers.count == 1:
+        return None
+    able = replicas.local == 1 and not tf.config.list_physical_devices("GPU")
+    if (all_reduce := all_reduce_of(replicas.workers, able=able)) is None:
+        return None
+    from resnet_keras.distribution.local_workers import LocalWorkers
+
+    return LocalWorkers(strategy, all_reduce)
 
 
 def _workers(strategy: tf.distribute.Strategy) -> Workers:
@@ -182,6 +213,8 @@ def _gathering(
         lengths = np.zeros(count, np.int32)
         lengths[index] = len(value)
         lengths = np.asarray(total(lengths))
+        if not lengths.any():  # of which TensorFlow makes no sum, but a crash
+            return [b""] * count
         ends = np.cumsum(-(-lengths // 4))
         line = np.zeros(ends[-1], np.int32)
         line[ends[index] - len(words) : ends[index]] = words

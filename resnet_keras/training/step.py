@@ -147,7 +147,8 @@ def train_step(trainer: keras.Model, loss: Any, replicas: Replicas) -> Step:
                 objective += tf.add_n(trainer.losses) / replicas.count
             scaled = optimizer.scale_loss(objective)
         variables = trainer.trainable_variables
-        optimizer.apply(tape.gradient(scaled, variables), variables)
+        gradients = replicas.gradients(tape.gradient(scaled, variables))
+        optimizer.apply(gradients, variables)
         if own_statistics:
             _share_statistics(own_statistics, batch, replicas)
         right = tf.argmax(logits, axis=-1) == tf.argmax(batch.targets, axis=-1)
