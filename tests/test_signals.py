@@ -52,3 +52,14 @@ def test_a_request_to_another_process_is_taken_over():
         stop.join()
         with pytest.raises(SystemExit):
             stop.leave()
+
+
+def test_one_of_several_processes_does_not_leave_alone():
+    with stop_requests(alone=False) as stop:
+        send(signal.SIGTERM)
+        assert not stop.is_agreed
+        stop.join()
+        assert stop.is_agreed
+    with stop_requests() as stop:
+        send(signal.SIGTERM)
+        assert stop.is_agreed

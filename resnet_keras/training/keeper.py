@@ -73,7 +73,7 @@ class Keeper:
         self._run.display.step(steps)
         if self._progress.step == self._feed.steps:
             return  # the epoch ends at once, with a checkpoint of its own
-        if self._run.stop.signal is not None:
+        if self._run.stop.is_agreed:
             self._save()
             self._leave()
         if time.monotonic() - self._written > CHECKPOINT_SECONDS:
@@ -113,7 +113,7 @@ class Keeper:
         self._write(last=last)
 
     def _write(self, *, last: bool) -> None:
-        now, stopped = time.monotonic(), self._run.stop.signal is not None
+        now, stopped = time.monotonic(), self._all_stop()
         if last or stopped or now - self._written > EPOCH_CHECKPOINT_SECONDS:
             self._save(between_phases=last)
         if last or stopped or now - self._listed > CSV_SECONDS:
@@ -122,6 +122,13 @@ class Keeper:
             self._listed = now
         if stopped:
             self._leave()
+
+    def _all_stop(self) -> bool:
+        """Returns whether a signal came to any process, up to now."""
+        stop = self._run.stop
+        if any(self._run.replicas.workers.gather(b"stop" if stop.signal else b"")):
+            stop.join()
+        return stop.is_agreed
 
     def _leave(self) -> None:
         self._run.display.say(f"stopped at {self._run.where()}; resume the run to go on")

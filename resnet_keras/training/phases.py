@@ -180,7 +180,7 @@ def fine_tune(
         config = {"weights": before.to_dict(), **_config(model, settings)}
         with opened(folder, config, settings, replicas=replicas, resume=resume, force=force):
             copy = placed(model, replicas)
-            with stop_requests() as stop:
+            with stop_requests(alone=replicas.workers.count == 1) as stop:
                 run = Run(
                     copy, settings, folder=folder, replicas=replicas, display=display, stop=stop
                 )

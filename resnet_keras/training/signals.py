@@ -16,11 +16,21 @@ SAME_SECONDS = 2.0
 
 
 class StopRequest:
-    """Remembers that a signal came; the run looks at it between steps."""
+    """Remembers that a signal came; the run looks at it between steps.
 
-    def __init__(self) -> None:
+    Args:
+        alone: Whether there is no other process, which had to know of it to leave at the same step.
+    """
+
+    def __init__(self, *, alone: bool = True) -> None:
         self.signal: int | None = None
         self._since = 0.0
+        self._alone, self._joined = alone, False
+
+    @property
+    def is_agreed(self) -> bool:
+        """Whether a signal came, and all processes of the run know of it."""
+        return self.signal is not None and (self._alone or self._joined)
 
     def request(self, number: int, frame: FrameType | None) -> None:
         """Takes the first signal; a second one acts at once, as it would without a run."""
@@ -32,8 +42,8 @@ class StopRequest:
             signal.raise_signal(number)
 
     def join(self) -> None:
-        """Takes over a request that came to another process of the run."""
-        self.signal = self.signal or signal.SIGTERM
+        """Takes a request that all processes of the run know of, to whichever of them it came."""
+        self.signal, self._joined = self.signal or signal.SIGTERM, True
 
     def leave(self) -> None:
         """Ends the run as the signal asked, if one came.
@@ -49,9 +59,13 @@ class StopRequest:
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Catches SIGTERM and SIGINT inside the block; outside the main thread nothing is caught."""
-    stop = StopRequest()
+def stop_requests(*, alone: bool = True) -> Iterator[StopRequest]:
+    """Catches SIGTERM and SIGINT inside the block; outside the main thread nothing is caught.
+
+    Args:
+        alone: Whether there is no other process that would have to stop with this one.
+    """
+    stop = StopRequest(alone=alone)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
