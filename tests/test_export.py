@@ -206,6 +206,30 @@ def test_weights_are_constants_held_once_and_no_batch_norm_is_left(exported, mod
     assert _variables(exported) == []
 
 
+CONVOLUTIONS = """
+import sys
+import tensorflow as tf
+folder, side = sys.argv[1], int(sys.argv[2])
+tf.saved_model.load(folder).signatures["serve"](image=tf.zeros((1, side, side, 3), tf.uint8))
+"""
+
+
+def test_kernels_of_a_new_network_add_bias_and_relu_themselves(tmp_path):
+    # Its norms fold to biases of 0, which TensorFlow takes for no bias at all.
+    folder = export_model(make_model(), tmp_path)
+    told = subprocess.run(
+        [sys.executable, "-c", CONVOLUTIONS, str(folder), str(SIDE)],
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_VERBOSE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    kernels = [line for line in told if ",exec,cpu,convolution," in line]
+    # All convolutions but those of the four projections have a ReLU behind them.
+    assert len(kernels) == 21
+    assert sum("eltwise_relu" in line for line in kernels) == 17
+
+
 def test_batch_norms_before_a_convolution_stay_with_constant_statistics(tmp_path, image):
     spec = dataclasses.replace(RECORD.spec, variant="v2")
     model = random_norms(make_model(record=dataclasses.replace(RECORD, spec=spec)))
