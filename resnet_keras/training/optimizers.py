@@ -49,7 +49,9 @@ class Phase:
         batch_norm: What batch norm does where the network trains: "frozen" (nothing moves),
             "affine" (gamma and beta train, the statistics stay), "train" (each replica by the
             statistics of its own part of a batch) or "synchronized" (by those of the whole
-            batch; the same on one device).
+            batch; the same on one device). Before the first step with one of these two, the
+            moving statistics become those of 512 training pictures, and gamma and beta what
+            keeps the network as it was, so that the loss goes on where the head was left.
         label_smoothing: Share of each label spread over all classes, in [0, 1).
         ema: Share that a running average of the weights keeps in each step, in [0, 1), 0.99 for
             instance; what is validated, and kept, is then the average. 0 for none.

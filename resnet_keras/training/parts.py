@@ -20,7 +20,7 @@ from resnet_keras.evaluation import Evaluation, evaluate
 from resnet_keras.folding import Folded, FrozenPart
 from resnet_keras.layers import functional
 from resnet_keras.precision import Precision
-from resnet_keras.stages import BOUNDARIES, Boundary, split_at
+from resnet_keras.stages import BOUNDARIES, Boundary, boundary_layer, split_at
 from resnet_keras.training.cache import (
     Activations,
     Views,
@@ -29,6 +29,7 @@ from resnet_keras.training.cache import (
 from resnet_keras.training.display import Display
 from resnet_keras.training.feed import Feed, cached_feed, picture_feed
 from resnet_keras.training.plan import CacheOptions, PhasePlan
+from resnet_keras.training.recalibration import Sample, recalibrate
 from resnet_keras.training.resizing import at_size
 from resnet_keras.training.signals import StopRequest
 
@@ -44,12 +45,14 @@ class Part:
         trainer: The model from its inputs to logits.
         feed: Its batches.
         validate: Returns the evaluation of the validation part; None if there is none.
+        sample: Training pictures for the statistics of its norms; None for the head alone.
         resident: The features it trains from, where they lie in memory.
     """
 
     trainer: keras.Model
     feed: Feed
     validate: Validate | None
+    sample: Sample | None = None
     resident: Activations | None = None
 
 
@@ -106,6 +109,11 @@ class Parts:
         """Returns what a phase trains; computes the activations that it needs."""
         return self._cached(plan) if plan.boundary else self._live(plan)
 
+    def recalibrate(self, part: Part) -> None:
+        """Gives the norms that are about to train the statistics of the training pictures."""
+        if part.sample:
+            recalibrate(part.sample, self._replicas.workers, counting=self._counting)
+
     def forget(self, plan: PhasePlan) -> None:
         """Lets go of the activations that are no longer right once a phase has trained."""
         still = (
@@ -118,9 +126,8 @@ class Parts:
         data, dtype = self._inputs.data, self._inputs.cache.dtype
         images = at_size(data.train, plan.image_size)
         seed = (self._inputs.seed, plan.index)
-        feed = picture_feed(
-            images, self._inputs.augmentation, sharing=self._sharing(images), seed=seed
-        )
+        sharing = self._sharing(images)
+        feed = picture_feed(images, self._inputs.augmentation, sharing=sharing, seed=seed)
         inputs = [keras.Input(spec.shape, dtype=spec.dtype.name) for spec in feed.specs]
         x = Augment(self._inputs.augmentation)(inputs)
         rest = self._model
@@ -129,13 +136,17 @@ class Parts:
                 x = FrozenPart(Folded(self._model, through=boundary, dtype=dtype))(x)
             _, rest = split_at(self._model, boundary)
         trainer = functional(inputs, rest(x), name="augmented")
+        pixels = keras.Input(images.shape, dtype="uint8")
+        sample = Sample(
+            self._model, self._model.input, pixels, pixels, images.pictures, sharing.owned
+        )
         if data.val is None:
-            return Part(trainer, feed, None)
+            return Part(trainer, feed, None, sample)
         validate = functools.partial(
             evaluate, self._model, data.val, precision=self._inputs.precision,
             strategy=self._replicas.strategy,
         )  # fmt: skip
-        return Part(trainer, feed, validate)
+        return Part(trainer, feed, validate, sample)
 
     def _cached(self, plan: PhasePlan) -> Part:
         """Every step runs the part behind the boundary on activations that were kept."""
@@ -153,9 +164,12 @@ class Parts:
         val = self._inputs.data.val
         validate = self._validation(plan, rest, val) if val else None
         if resident:
-            return Part(rest, feed, validate, activations)
+            return Part(rest, feed, validate, resident=activations)
         rows, features = activations.inputs()
-        return Part(functional(rows, rest(features), name="from_rows"), feed, validate)
+        trainer = functional(rows, rest(features), name="from_rows")
+        start = boundary_layer(self._model, activations.boundary).output
+        sample = Sample(self._model, start, rows, features, activations.batch, sharing.owned)
+        return Part(trainer, feed, validate, sample)
 
     def _sharing(self, images: Images, *, static: bool = False) -> Sharing:
         return Sharing(

@@ -159,6 +159,8 @@ class Run:
         self.display.say(f"phase {plan.index + 1}: {plan}")
         set_trainability(self.model, plan.phase)
         part = parts.part(plan)
+        if not (self.progress.epoch or self.progress.step):
+            parts.recalibrate(part)
         self._prepare(part.trainer, plan, part.feed.steps)
         steps = self._steps(part, plan)
         keeper = Keeper(self, plan, trainer=part.trainer, feed=part.feed, validate=part.validate)
