@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from resnet_keras import load_images, tune
+from resnet_keras import Phase, load_images, tune
 from resnet_keras.builder import build_network
 from resnet_keras.cli import main
 from resnet_keras.cli.tune import _show as show
@@ -19,11 +19,11 @@ from resnet_keras.weights import save_weights
 from tests.pictures import make_tree
 
 SETTINGS = {
-    "max_trials": 8,
+    "max_trials": 7,
     "epochs": 3,
     "finalists": 2,
     "repeats": 2,
-    "fine_tunes": 2,
+    "fine_tunes": 3,
     "fine_epochs": 2,
     "fine_repeats": 2,
     "quiet": True,
@@ -86,7 +86,7 @@ def told(results):
 
 def test_every_trial_of_both_tiers_is_accounted_for(search):
     tiers = [each.tier for each in search.results]
-    assert tiers == ["head"] * 8 + ["fine-tune"] * 2
+    assert tiers == ["head"] * 7 + ["fine-tune"] * 3
     assert all(each.status == "COMPLETED" for each in search.results)
     assert {each.values["backbone"] for each in search.results} == {"thin18", "thin34"}
     with (search.run_dir / "trials.csv").open() as file:
@@ -104,28 +104,44 @@ def test_the_usual_head_of_each_backbone_comes_first_and_is_repeated(search):
 
 def test_the_winner_is_the_best_network_and_the_only_one_tested(search, data):
     networks = [each for each in search.results if each.tier == "fine-tune"]
-    assert search.winner.merit == max(each.merit for each in networks)
+    assert search.winner.merit == max(each.merit for each in networks if each.repeats)
     metrics = json.loads((search.run_dir / "winner" / "metrics.json").read_text())
     assert metrics["validation"]["accuracy"] == pytest.approx(search.winner.score)
     assert metrics["test"]["accuracy"] == pytest.approx(search.test.accuracy)
     assert evaluate(search.model, data.test).accuracy == pytest.approx(search.test.accuracy)
     others = list((search.run_dir / "networks").glob("run_*/metrics.json"))
-    assert len(others) == 1
+    assert len(others) == 2
     assert json.loads(others[0].read_text())["test"] is None
 
 
 def test_the_head_alone_is_among_the_networks(search):
-    best, alone = [each for each in search.results if each.tier == "fine-tune"]
+    best, alone, _ = [each for each in search.results if each.tier == "fine-tune"]
     assert best.values["unfrozen"] == 1
     assert alone.values["unfrozen"] == 0
     assert alone.params is not None
     assert alone.latency_ms > 0
 
 
+def test_what_a_fine_tuning_without_options_makes_is_among_the_networks(search):
+    best, _, usual = [each for each in search.results if each.tier == "fine-tune"]
+    assert usual.values["backbone"] == best.values["backbone"]
+    head = next(
+        each for each in search.results if each.values["backbone"] == usual.values["backbone"]
+    )
+    assert usual.values["head"] == head.name
+    phase = Phase("stage4")
+    assert usual.values["unfrozen"] == 1
+    assert usual.values["fine_learning_rate"] == phase.peak_learning_rate(16)
+    assert usual.values["batch_norm"] == phase.batch_norm
+    assert usual.values["layer_decay"] == phase.layer_decay
+    assert usual.values["image_size"] == 0
+
+
 def test_the_best_networks_are_repeated_and_told_apart_by_that(search):
     networks = [each for each in search.results if each.tier == "fine-tune"]
-    assert [len(each.repeats) for each in networks] == [2, 2]
-    for each in networks:
+    finalists = [each for each in networks if each.repeats]
+    assert [len(each.repeats) for each in finalists] == [2, 2]
+    for each in finalists:
         assert each.merit == pytest.approx(sum(each.repeats) / 2)
     page = (search.run_dir / "report.html").read_text()
     assert "in 2 repeats" in page
@@ -181,7 +197,7 @@ def test_a_seed_decides_trials_and_winner(search, tmp_path, weights, data):
     assert told(again.results) == told(search.results)
     assert again.winner.name == search.winner.name
     other = tune(data, run_dir=tmp_path / "other", weights=weights, space=STAGES, seed=1, **HEADS)
-    assert told(other.results)[2:] != told(search.results)[2:8]
+    assert told(other.results)[2:] != told(search.results)[2:7]
 
 
 def test_a_search_that_is_over_is_only_told_again(search, weights, data, photos):

@@ -61,7 +61,7 @@ class Networks:
             heads: The trials of tier 1.
         """
         if self.trials:
-            self._try(ranked(heads, self.training.objective)[:FINE_HEADS])
+            self._try(self._best(heads))
         if self.trials and self.repeats:
             self._repeat()
         values = {each.name: each.values for each in heads}
@@ -85,6 +85,14 @@ class Networks:
     def _tried(self) -> list[TrialResult]:
         return read_results(self.folder / NETWORKS, "fine-tune")
 
+    def _best(self, heads: Sequence[TrialResult]) -> list[TrialResult]:
+        """Returns the best heads, and second the usual one behind the backbone of the best."""
+        best, *others = ranked(heads, self.training.objective)[:FINE_HEADS]
+        # The first trial of each backbone; it may have failed.
+        usual = next(each for each in heads if each.values["backbone"] == best.values["backbone"])
+        second = [usual] if usual.score is not None and usual != best else []
+        return [best, *second, *(each for each in others if each != usual)]
+
     def _try(self, best: Sequence[TrialResult]) -> None:
         hp = keras_tuner.HyperParameters()
         smaller = 3 * self.training.data.recipe.image_size // 4
@@ -92,13 +100,25 @@ class Networks:
             hp, heads={each.name: Head(each.values) for each in best}, named=self.named,
             image_sizes=[0, *([smaller] if smaller >= LEAST_SIZE else [])],
         )  # fmt: skip
-        # The best head alone, for comparison, and each head as `fine_tune` usually trains it.
-        unfrozen = self.named.get("unfrozen", PARAMETERS["unfrozen"].tried)
-        alone: list[Values] = [{"head": best[0].name, "unfrozen": 0}] if 0 in unfrozen else []
-        usual: list[Values] = [{"head": each.name} for each in best]
-        first = [*usual[:1], *alone, *usual[1:]][: self.trials]
+        first = self._first([each.name for each in best])[: self.trials]
         self.display.say(f"fine-tuning: {self.trials} trials of {len(best)} heads")
         self._search(hp, first, trials=self.trials).search()
+
+    def _first(self, heads: Sequence[str]) -> list[Values]:
+        """Returns what is tried before chance draws: the usual way and, of two heads, another.
+
+        Args:
+            heads: The best one, the usual one and others; or just the best.
+        """
+        unfrozen, batch_norm = (
+            self.named.get(name, PARAMETERS[name].tried) for name in ("unfrozen", "batch_norm")
+        )
+        usual: list[Values] = [{"head": name} for name in heads]
+        alone: list[Values] = [{"head": heads[0], "unfrozen": 0}] if 0 in unfrozen else []
+        # By the statistics of one's own pictures.
+        own: list[Values] = [{"head": name, "batch_norm": "train"} for name in heads[1::-1]]
+        able = unfrozen[0] and "train" in batch_norm[1:]
+        return [*usual[:1], *alone, *usual[1:2], *(own if able else []), *usual[2:]]
 
     def _repeat(self) -> None:
         """Fine-tunes the best again, each time all of them with another seed and split."""
