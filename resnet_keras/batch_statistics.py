@@ -68,11 +68,12 @@ def in_replica(replica: Replica) -> Iterator[None]:
 
     It holds for this thread alone. Replicas of tf.distribute do so by themselves.
     """
+    before: Replica | None = getattr(_thread, "replica", None)
     _thread.replica = replica
     try:
         yield
     finally:
-        _thread.replica = None
+        _thread.replica = before
 
 
 def _replica() -> Replica | None:

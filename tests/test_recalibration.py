@@ -12,7 +12,7 @@ from resnet_keras.data import Augmentation, load_images
 from resnet_keras.distribution.workers import ALONE, Workers
 from resnet_keras.layers import is_head
 from resnet_keras.records import Recipe
-from resnet_keras.stages import freeze, unfreeze
+from resnet_keras.stages import boundary_layer, freeze, split_at, unfreeze
 from resnet_keras.training import Phase, fine_tune
 from resnet_keras.training.recalibration import Sample, recalibrate
 from tests.pictures import make_arrays
@@ -78,6 +78,22 @@ def test_the_statistics_are_those_of_the_pictures_and_the_network_does_what_it_d
     np.testing.assert_allclose(model.predict(pixels, verbose=0), before, rtol=1e-4, atol=1e-4)
     for norm, weights in zip(others, kept, strict=True):
         assert all(map(np.array_equal, norm.get_weights(), weights))
+
+
+def test_with_pre_activation_a_stage_begins_with_a_norm(pictures):
+    pixels, _ = pictures
+    model = build(variant="v2")
+    freeze(model, "stage3")
+    unfreeze(model, "stage4", batch_norm="train")
+    start = boundary_layer(model, "stage3").output
+    kept = split_at(model, "stage3")[0].predict(pixels, verbose=0)
+    before = model.predict(pixels, verbose=0)
+    inputs = keras.Input(kept.shape[1:])
+    sample = Sample(model, start, inputs, inputs, kept.__getitem__, np.ones(len(kept), bool))
+    recalibrate(sample, ALONE, counting=uncounted)
+    norm = model.get_layer("stage4_block1_preact_bn")
+    np.testing.assert_allclose(norm.moving_mean, kept.mean(axis=(0, 1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.predict(pixels, verbose=0), before, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "affine"])

@@ -83,8 +83,7 @@ def _has_statistics(norm: BatchNorm) -> bool:
 
 def _sums(sample: Sample, norms: Sequence[BatchNorm], counting: Counting) -> np.ndarray:
     """Returns, over the own pictures, their number and the sums of mean and square, float64."""
-    probe = functional(sample.start, [norm.input for norm in norms])
-    whole = functional(sample.inputs, probe(sample.features))
+    whole = functional(sample.inputs, _seen(sample, norms))
     moments = compiled(
         lambda values: _moments(whole(values, training=False)),
         tf.TensorSpec(sample.inputs.shape, sample.inputs.dtype),
@@ -99,6 +98,14 @@ def _sums(sample: Sample, norms: Sequence[BatchNorm], counting: Counting) -> np.
             total += [len(rows), *rows.sum(axis=0)]
             count(len(rows))
     return total
+
+
+def _seen(sample: Sample, norms: Sequence[BatchNorm]) -> list[Any]:
+    """Returns what each norm sees, computed from the inputs of the sample."""
+    behind = [norm.input for norm in norms if norm.input is not sample.start]
+    found = iter(tree.flatten(functional(sample.start, behind)(sample.features)))
+    # With pre-activation a stage begins with a norm.
+    return [sample.features if norm.input is sample.start else next(found) for norm in norms]
 
 
 def _moments(features: Any) -> Any:
