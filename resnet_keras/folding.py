@@ -138,20 +138,31 @@ class FrozenPart(keras.layers.Layer):
 
     def __init__(self, folded: Folded, **kwargs: Any) -> None:
         super().__init__(trainable=False, **{"dtype": "float32"} | kwargs)
-        self._folded, self._values = folded, {}
+        self._folded, self._values, self._dtypes = folded, {}, {}
         for name, tensor in folded.tensors().items():
+            self._dtypes[name] = keras.backend.standardize_dtype(tensor.dtype)
             self._values[name] = self.add_weight(
-                shape=tensor.shape, dtype=tensor.dtype, trainable=False, autocast=False
+                shape=tensor.shape, dtype=_kept(self._dtypes[name]), trainable=False, autocast=False
             )
             self._values[name].assign(tensor)
         self.built = True
 
     def call(self, pixels: Any) -> Any:
         """Returns the features at the end of the part."""
-        values = {name: ops.convert_to_tensor(value) for name, value in self._values.items()}
+        values = {name: ops.cast(value, self._dtypes[name]) for name, value in self._values.items()}
         return self._folded(pixels, values)
 
     def compute_output_spec(self, pixels: Any) -> keras.KerasTensor:
         """Returns shape and type of the features."""
         part = functional(self._folded.input, self._folded.output)
         return keras.KerasTensor(part.compute_output_spec(pixels).shape, self._folded.dtype)
+
+
+def _kept(dtype: str) -> str:
+    """Returns the type of the variables that keep tensors of a type."""
+    if keras.backend.backend() != "tensorflow" or dtype != "bfloat16":
+        return dtype
+    from tensorflow import distribute
+
+    # Workers that share a scope send each other what variables begin with, but not in bfloat16.
+    return "float32" if distribute.has_strategy() else dtype

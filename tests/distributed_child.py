@@ -47,6 +47,7 @@ def make_run(
     resume=False,
     jit_compile=None,
     in_scope=False,
+    precision="auto",
     **phase,
 ):
     import keras
@@ -75,7 +76,7 @@ def make_run(
     ]
     result = fine_tune(
         model, data, run_dir=folder, phases=phases, strategy=strategy or "auto", resume=resume,
-        jit_compile=jit_compile, quiet=True,
+        jit_compile=jit_compile, precision=precision, quiet=True,
         augmentation=Augmentation(rotation=5, brightness=0.1), views=2,
     )  # fmt: skip
     weights = {weight.path: np.array(weight) for weight in result.model.weights}

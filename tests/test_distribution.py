@@ -120,6 +120,12 @@ def test_two_workers_do_what_one_process_does(expected, tmp_path, kind, exchange
     assert (tmp_path / kind / "manifest.json").exists()
 
 
+def test_workers_without_common_memory_train_in_bfloat16_too(tmp_path):
+    finish(start_workers(2, tmp_path, {"precision": "bfloat16"}, "apart"))
+    one, other = (outcome(tmp_path, "apart", index) for index in range(2))
+    assert_equal(one, other)
+
+
 def test_a_step_compiled_by_xla_is_the_same_step(expected, tmp_path):
     finish([start("one", tmp_path, OPTIONS | {"jit_compile": True})])
     assert_equal(outcome(tmp_path, "one"), expected)

@@ -123,12 +123,11 @@ def test_the_head_alone_is_among_the_networks(search):
 
 
 def test_what_a_fine_tuning_without_options_makes_is_among_the_networks(search):
-    best, _, usual = [each for each in search.results if each.tier == "fine-tune"]
-    assert usual.values["backbone"] == best.values["backbone"]
-    head = next(
-        each for each in search.results if each.values["backbone"] == usual.values["backbone"]
-    )
-    assert usual.values["head"] == head.name
+    networks = [each for each in search.results if each.tier == "fine-tune"]
+    backbone = networks[0].values["backbone"]
+    head = next(each for each in search.results if each.values["backbone"] == backbone)
+    # Another one has the best head, if that is not the usual one.
+    usual = next(each for each in networks if each.values["head"] == head.name)
     phase = Phase("stage4")
     assert usual.values["unfrozen"] == 1
     assert usual.values["fine_learning_rate"] == phase.peak_learning_rate(16)
