@@ -133,16 +133,18 @@ class FrozenPart(keras.layers.Layer):
 
     Args:
         folded: The part, from the pixels on.
+        kept: Type of the variables; None for that of the tensors. TensorFlow's workers send each
+            other what variables begin with, but not in bfloat16.
         **kwargs: Those of `keras.layers.Layer`.
     """
 
-    def __init__(self, folded: Folded, **kwargs: Any) -> None:
+    def __init__(self, folded: Folded, *, kept: str | None = None, **kwargs: Any) -> None:
         super().__init__(trainable=False, **{"dtype": "float32"} | kwargs)
         self._folded, self._values, self._dtypes = folded, {}, {}
         for name, tensor in folded.tensors().items():
             self._dtypes[name] = keras.backend.standardize_dtype(tensor.dtype)
             self._values[name] = self.add_weight(
-                shape=tensor.shape, dtype=_kept(self._dtypes[name]), trainable=False, autocast=False
+                shape=tensor.shape, dtype=kept or tensor.dtype, trainable=False, autocast=False
             )
             self._values[name].assign(tensor)
         self.built = True
@@ -156,13 +158,3 @@ class FrozenPart(keras.layers.Layer):
         """Returns shape and type of the features."""
         part = functional(self._folded.input, self._folded.output)
         return keras.KerasTensor(part.compute_output_spec(pixels).shape, self._folded.dtype)
-
-
-def _kept(dtype: str) -> str:
-    """Returns the type of the variables that keep tensors of a type."""
-    if keras.backend.backend() != "tensorflow" or dtype != "bfloat16":
-        return dtype
-    from tensorflow import distribute
-
-    # Workers that share a scope send each other what variables begin with, but not in bfloat16.
-    return "float32" if distribute.has_strategy() else dtype

@@ -133,7 +133,8 @@ class Parts:
         rest = self._model
         if boundary := plan.phase.boundary:
             with self._replicas.scope():
-                x = FrozenPart(Folded(self._model, through=boundary, dtype=dtype))(x)
+                folded = Folded(self._model, through=boundary, dtype=dtype)
+                x = FrozenPart(folded, kept=None if self._replicas.is_plain else "float32")(x)
             _, rest = split_at(self._model, boundary)
         trainer = functional(inputs, rest(x), name="augmented")
         pixels = keras.Input(images.shape, dtype="uint8")
