@@ -13,7 +13,8 @@ from resnet_keras.distribution.workers import ALONE, Workers
 from resnet_keras.layers import is_head
 from resnet_keras.records import Recipe
 from resnet_keras.stages import boundary_layer, freeze, split_at, unfreeze
-from resnet_keras.training import Phase, fine_tune
+from resnet_keras.training import Phase, fine_tune, keeper
+from resnet_keras.training.keeper import scores
 from resnet_keras.training.recalibration import Sample, recalibrate
 from tests.pictures import make_arrays
 
@@ -138,23 +139,49 @@ def test_processes_that_share_the_pictures_find_what_one_finds(pictures):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("cache", ["memory", None])
-@pytest.mark.parametrize("batch_norm", ["train", "synchronized"])
-def test_training_goes_on_where_the_head_was_left(pictures, tmp_path, cache, batch_norm):
+def train(pictures, folder, *, head_epochs=20, cache="memory", batch_norm="train", **options):
     pixels, labels = pictures
     data = load_images(
         pixels, labels=labels, recipe=Recipe(image_size=32, crop=1.0), batch_size=18,
         validation=0.25, test=0,
     )  # fmt: skip
     phases = [
-        Phase("head", epochs=20, learning_rate=0.01),
+        Phase("head", epochs=head_epochs, learning_rate=0.01),
         Phase("stage4", epochs=2, learning_rate=1e-4, batch_norm=batch_norm),
     ]
-    history = fine_tune(
-        build(), data, run_dir=tmp_path / "run", phases=phases, cache=cache, quiet=True,
-        augmentation=Augmentation(flip="none"),
-    ).history  # fmt: skip
+    return fine_tune(
+        build(), data, run_dir=folder, phases=phases, cache=cache, quiet=True,
+        augmentation=Augmentation(flip="none"), **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("cache", ["memory", None])
+@pytest.mark.parametrize("batch_norm", ["train", "synchronized"])
+def test_training_goes_on_where_the_head_was_left(pictures, tmp_path, cache, batch_norm):
+    history = train(pictures, tmp_path / "run", cache=cache, batch_norm=batch_norm).history
     head, first = history[19], history[20]
     assert head["loss"] < 0.05
     # As statistics of batches differ from those of all pictures; from the old ones on, 0.55.
     assert first["loss"] < 0.2
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_run_that_stopped_behind_it_ends_with_the_same_bits(
+    pictures, tmp_path, monkeypatch, epochs
+):
+    whole = weights_of(train(pictures, tmp_path / "whole", head_epochs=1).model)
+    validated = []
+
+    def stop_in_between(evaluation):
+        validated.append(evaluation)
+        if len(validated) > epochs:
+            raise KeyboardInterrupt
+        return scores(evaluation)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "EPOCH_CHECKPOINT_SECONDS", 0)
+        patch.setattr(keeper, "scores", stop_in_between)
+        with pytest.raises(KeyboardInterrupt):
+            train(pictures, tmp_path / "run", head_epochs=1)
+    again = weights_of(train(pictures, tmp_path / "run", head_epochs=1, resume=True).model)
+    assert all(map(np.array_equal, again, whole))
