@@ -165,4 +165,5 @@ class _Meter:
             self._progress.start()
         else:
             self._due = time.monotonic() + PLAIN_INTERVAL_S
-            print(f"checked {self._done:,} of {self._total:,} pictures", file=sys.stderr)
+            # In one piece, as another worker may write there at the same time.
+            sys.stderr.write(f"checked {self._done:,} of {self._total:,} pictures\n")
