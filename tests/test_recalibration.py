@@ -97,6 +97,21 @@ def test_with_pre_activation_a_stage_begins_with_a_norm(pictures):
     np.testing.assert_allclose(model.predict(pixels, verbose=0), before, rtol=1e-4, atol=1e-4)
 
 
+def test_a_mean_far_from_0_leaves_the_variance_its_digits():
+    model = build(variant="v2")
+    freeze(model, "stage3")
+    unfreeze(model, "stage4", batch_norm="train")
+    start = boundary_layer(model, "stage3").output
+    rng = np.random.default_rng(0)
+    seen = rng.normal(100, 0.01, (64, 2, 2, start.shape[-1])).astype("float32")
+    inputs = keras.Input(seen.shape[1:])
+    sample = Sample(model, start, inputs, inputs, seen.__getitem__, np.ones(len(seen), bool))
+    recalibrate(sample, ALONE, counting=uncounted)
+    variance = model.get_layer("stage4_block1_preact_bn").moving_variance
+    expected = seen.astype(np.float64).var(axis=(0, 1, 2))
+    np.testing.assert_allclose(variance, expected, rtol=0.01)
+
+
 @pytest.mark.parametrize("batch_norm", ["frozen", "affine"])
 def test_norms_that_keep_their_statistics_stay_as_they_are(pictures, batch_norm):
     model = build()

@@ -68,10 +68,11 @@ def recalibrate(sample: Sample, workers: Workers, *, counting: Counting) -> None
     # Summed in float64, and then rounded: so the number of processes changes nothing.
     own = _sums(sample, norms, counting).tobytes()
     sums = np.sum([np.frombuffer(part) for part in workers.gather(own)], axis=0)
-    ends = np.cumsum([norm.gamma.shape[0] for norm in norms for _ in ("mean", "square")])
-    moments = np.split(sums[1:] / sums[0], ends[:-1])
-    for norm, mean, square in zip(norms, moments[::2], moments[1::2], strict=True):
-        _rebase(norm, mean, np.maximum(square - mean**2, 0.0))
+    means, squares = np.split(sums[1:] / sums[0], 2)
+    moments = np.stack([means, np.maximum(squares - means**2, 0.0)])
+    ends = np.cumsum([norm.gamma.shape[0] for norm in norms])
+    for norm, (mean, variance) in zip(norms, np.split(moments, ends[:-1], axis=1), strict=True):
+        _rebase(norm, mean, variance)
 
 
 def _has_statistics(norm: BatchNorm) -> bool:
@@ -95,7 +96,9 @@ def _sums(sample: Sample, norms: Sequence[BatchNorm], counting: Counting) -> np.
         for start in range(0, len(chosen), BATCH):
             pictures = chosen[start : start + BATCH]
             rows = np.asarray(moments(sample.read(pictures)), np.float64)
-            total += [len(rows), *rows.sum(axis=0)]
+            means, variances = np.split(rows, 2, axis=1)
+            total[0] += len(rows)
+            total[1:] += np.concatenate([means, variances + means**2], axis=1).sum(axis=0)
             count(len(rows))
     return total
 
@@ -109,12 +112,13 @@ def _seen(sample: Sample, norms: Sequence[BatchNorm]) -> list[Any]:
 
 
 def _moments(features: Any) -> Any:
-    """Returns a row for each picture: mean and mean square of each channel, of each norm."""
-    found = []
-    for each in tree.flatten(features):
-        values = ops.cast(each, "float32")
-        found += [ops.mean(values, axis=(1, 2)), ops.mean(ops.square(values), axis=(1, 2))]
-    return ops.concatenate(found, axis=-1)
+    """Returns a row for each picture: means of the channels of all norms, then variances.
+
+    They are squared in float64 later: in float32 a mean far from 0 would leave a variance no digit.
+    """
+    found = [ops.moments(ops.cast(each, "float32"), axes=(1, 2)) for each in tree.flatten(features)]
+    means, variances = zip(*found, strict=True)
+    return ops.concatenate([*means, *variances], axis=-1)
 
 
 def _chosen(own: np.ndarray) -> np.ndarray:
