@@ -30,10 +30,10 @@ PHASES = (
     Phase("head", epochs=5),
     Phase(
         "stage4",
-        epochs=25,
+        epochs=12,
         learning_rate=3e-4,
         weight_decay=0.05,
-        batch_norm="affine",
+        batch_norm="train",
         # 401 of the 2,624 labels are doubtful: a probability of 1/3 or 2/3.
         label_smoothing=0.1,
     ),

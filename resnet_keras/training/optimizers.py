@@ -19,6 +19,13 @@ from resnet_keras.training.one_pass import ONE_PASS
 # A random head needs larger steps than stages that are already trained.
 LEARNING_RATES = {"adamw": {"head": 1e-3, "stages": 5e-4}, "sgd": {"head": 0.1, "stages": 0.01}}
 SGD_MOMENTUM = 0.9
+# Keras has 1e-7: a weight whose gradient is little more than rounding then moves by whole steps,
+# and the order in which replicas are summed decides where to.
+ADAM_EPSILON = 1e-5
+OPTIONS: dict[str, dict[str, Any]] = {
+    "adamw": {"epsilon": ADAM_EPSILON},
+    "sgd": {"momentum": SGD_MOMENTUM, "nesterov": True},
+}
 BEFORE: dict[Start, Boundary | None] = {
     "all": None,
     "stage1": "stem",
@@ -158,14 +165,13 @@ def make_optimizer(phase: Phase, steps: int, batch_size: int) -> Any:
         warmup_target=peak if warmup else None,
         warmup_steps=warmup,
     )
-    options: dict[str, Any] = {"weight_decay": phase.weight_decay}
+    options = {**OPTIONS[phase.optimizer], "weight_decay": phase.weight_decay}
     if phase.accumulate > 1:
         schedule = _ByUpdate(schedule, phase.accumulate)
         options["gradient_accumulation_steps"] = phase.accumulate
     if phase.ema:
         options |= {"use_ema": True, "ema_momentum": phase.ema}
     if phase.optimizer == "sgd":
-        options |= {"momentum": SGD_MOMENTUM, "nesterov": True}
         options["weight_decay"] = phase.weight_decay or None
     if phase.layer_decay < 1:
         options["weight_decay"] = None  # by part as well, which Keras cannot do

@@ -17,7 +17,7 @@ from keras_tuner.errors import FailedTrialError
 from resnet_keras.data.untuned import untuned
 from resnet_keras.stages import freeze, unfreeze
 from resnet_keras.training.by_part import BY_PART, NO_DECAY
-from resnet_keras.training.optimizers import SGD_MOMENTUM
+from resnet_keras.training.optimizers import OPTIONS
 from resnet_keras.tuning.backbones import Source, backbones_of
 from resnet_keras.tuning.batches import check_dataset, filled, mixed
 from resnet_keras.tuning.cross_entropy import CrossEntropy
@@ -216,12 +216,12 @@ def _replicas(model: keras.Model) -> int:
 def _optimizer(values: Values) -> Any:
     name, decay = values["optimizer"], values["weight_decay"]
     rate = values["fine_learning_rate" if values["unfrozen"] else "learning_rate"]
-    options = {"momentum": SGD_MOMENTUM, "nesterov": True} if name == "sgd" else {}
     layer_decay = values.get("layer_decay", 1.0)
     if layer_decay < 1:
-        return BY_PART[name](rate, layer_decay=layer_decay, decay=decay, **options)
+        return BY_PART[name](rate, layer_decay=layer_decay, decay=decay, **OPTIONS[name])
     make = {"sgd": keras.optimizers.SGD, "adamw": keras.optimizers.AdamW}[name]
     # SGD takes no decay of 0, AdamW no None.
-    optimizer = make(rate, weight_decay=decay or (None if name == "sgd" else 0.0), **options)
+    decay = decay or (None if name == "sgd" else 0.0)
+    optimizer = make(rate, weight_decay=decay, **OPTIONS[name])
     optimizer.exclude_from_weight_decay(var_names=NO_DECAY)
     return optimizer

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from resnet_keras.training.optimizers import ADAM_EPSILON
 from resnet_keras.tuning.operations import Array, Operation
 
 Chunk = tuple[slice, slice]
 # Those of `keras.optimizers.AdamW`.
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-7
+BETA_1, BETA_2 = 0.9, 0.999
 # Values that are updated together: with their gradients and moments they stay in a core's cache.
 CHUNK = 1 << 16
 
@@ -106,7 +107,7 @@ class _AdamW(_Rule):
         change *= change
         square += change
         np.sqrt(square, out=change)
-        change += EPSILON / (1 - BETA_2) ** 0.5
+        change += ADAM_EPSILON / (1 - BETA_2) ** 0.5
         np.divide(mean, change, out=change)
         scale = (1 - BETA_1) / (1 - BETA_1 ** (step + 1))
         change *= -rates * scale * ((1 - BETA_2 ** (step + 1)) / (1 - BETA_2)) ** 0.5
