@@ -44,7 +44,7 @@ class Phase:
         start: The first part that trains: "head", "stage4" to "stage1", or "all". What comes
             before is frozen, batch-norm statistics included.
         epochs: Passes over the training pictures.
-        optimizer: "adamw" or "sgd" (Nesterov momentum 0.9).
+        optimizer: "adamw" (epsilon 1e-5, where Keras has 1e-7) or "sgd" (Nesterov momentum 0.9).
         learning_rate: Peak of the learning rate; None for 1e-3 (head) or 5e-4 (stages) with
             AdamW, and 0.1 or 0.01 with SGD.
         reference_batch: Batch size that the learning rate is meant for: the peak is multiplied by
