@@ -15,8 +15,8 @@ recipes/cluster do it on clusters.
 Measured on two cores in float32 (`TF_ENABLE_ONEDNN_OPTS=0` before the command), with
 `tfds:elpv/seed0 --image-size 64 --max-pictures 255 --epochs 2` in the place of photos/: one process
 and two print the same losses and validation losses in all four epochs, to the six digits shown (the
-last ones 0.491108 and 0.621914). In bfloat16, which has three digits, they are 0.430061 and 0.427949
-in the end.
+last ones 0.491108 and 0.621914). In bfloat16, which has three digits, the last losses are 0.430061
+and 0.427949.
 """
 
 from __future__ import annotations
