@@ -363,14 +363,14 @@ def test_the_activations_are_let_go_when_the_run_is_over(data, tmp_path):
 
 
 def test_a_gradient_of_rounding_moves_no_weight():
-    """Nor does it let the order of a sum decide where to: Keras's Adam goes 1 % of a step here."""
+    """Or the order of a sum decides where to; Keras's Adam goes a hundred times as far."""
     gradients = np.array([1e-2, 1e-9], "float32")
     weight = keras.Variable(np.zeros(2, "float32"))
     phase = Phase("stage4", learning_rate=0.1, weight_decay=0, warmup=0)
     make_optimizer(phase, steps=9, batch_size=8).apply([keras.ops.array(gradients)], [weight])
     steps = np.abs(np.asarray(weight)) / 0.1
     assert steps[0] > 0.95
-    assert steps[1] < 2e-4
+    assert steps[1] < 1e-5
 
 
 def test_what_is_kept_are_the_running_averages(data, tmp_path):
