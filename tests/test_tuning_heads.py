@@ -1,6 +1,9 @@
 """Heads trained many at once, against Keras, which trains each of them alone."""
 
 import dataclasses
+import importlib
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -170,6 +173,20 @@ def test_heads_train_in_other_processes_as_in_this_one(task, monkeypatch):
     monkeypatch.setattr(crew, "LEAST_JOBS", 1)
     elsewhere = train_heads(heads, task)
     assert [each | {"seconds": 0} for each in here] == [each | {"seconds": 0} for each in elsewhere]
+
+
+def test_a_process_begins_without_tensorflow():
+    program = "import sys, resnet_keras.tuning.stack; print('tensorflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["False"]
+
+
+def test_a_process_has_its_code_from_where_this_one_has_it(tmp_path, monkeypatch):
+    (tmp_path / "elsewhere.py").write_text("class Job:\n    seed = 'of another place'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with crew._Process() as process:
+        answer = process.train(importlib.import_module("elsewhere").Job())
+    assert isinstance(answer, AttributeError)  # and not one about a module that is not there
 
 
 def test_a_process_that_is_killed_fails_its_head_alone(task, monkeypatch):

@@ -23,6 +23,9 @@ LEAST_JOBS = 12
 # A job is too small for more than one thread, whose number moves the last bits besides.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
+# What the pipes carry is understood by the same code alone, wherever this process has it from.
+SERVE = "import sys; sys.path[:] = {path!r}; from resnet_keras.tuning.stack import serve; serve()"
+
 
 def train_all(jobs: Sequence[Job]) -> list[Answer]:
     """Returns what came of each job: the metrics of its heads, or what it raised."""
@@ -79,7 +82,7 @@ class _Process:
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "resnet_keras.tuning.stack"],
+            [sys.executable, "-P", "-c", SERVE.format(path=sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | ONE_THREAD,

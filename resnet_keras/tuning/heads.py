@@ -20,7 +20,7 @@ from resnet_keras.distribution.sharing import Sharing
 from resnet_keras.head import LAYER_NORM_EPSILON
 from resnet_keras.specs import ResNetSpec
 from resnet_keras.training.feed import Feed
-from resnet_keras.training.optimizers import SGD_MOMENTUM, Phase
+from resnet_keras.training.optimizers import ADAM_EPSILON, SGD_MOMENTUM, Phase
 from resnet_keras.tuning.crew import train_all
 from resnet_keras.tuning.features import Features
 from resnet_keras.tuning.operations import Array, Constants
@@ -32,7 +32,9 @@ from resnet_keras.tuning.trials import Objective
 # What decides the shape of a head, and what it computes besides numbers of its own.
 SHAPE = ("backbone", "stage", "pooling", "views", "hidden_layers", "units")
 KIND = ("activation", "normalization", "optimizer")
-CONSTANTS = Constants(BN_MOMENTUM, ResNetSpec.bn_epsilon, LAYER_NORM_EPSILON, SGD_MOMENTUM)
+CONSTANTS = Constants(
+    BN_MOMENTUM, ResNetSpec.bn_epsilon, LAYER_NORM_EPSILON, SGD_MOMENTUM, ADAM_EPSILON
+)
 # Weight, gradient, two moments, and what drawing it takes for a moment, in float32.
 VALUE_BYTES = 24
 # Of the free memory, for one stack of heads; others train at the same time.

@@ -26,12 +26,14 @@ class Constants:
         bn_epsilon: What batch norm adds to the variance.
         ln_epsilon: What layer norm adds to it.
         sgd_momentum: That of SGD.
+        adam_epsilon: What AdamW adds to the size of the gradients.
     """
 
     bn_momentum: float
     bn_epsilon: float
     ln_epsilon: float
     sgd_momentum: float
+    adam_epsilon: float
 
 
 class Operation:

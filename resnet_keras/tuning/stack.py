@@ -130,7 +130,11 @@ class Stack:
         self._operations = list(self._made(np.random.SFC64(job.seed)))
         self._first = [bool(each.weights) for each in self._operations].index(True)
         self._update = Update(
-            job.optimizer, self._operations, job.decay[:, 0], momentum=job.constants.sgd_momentum
+            job.optimizer,
+            self._operations,
+            job.decay[:, 0],
+            momentum=job.constants.sgd_momentum,
+            epsilon=job.constants.adam_epsilon,
         )
 
     def _made(self, bits: np.random.BitGenerator) -> Iterator[Operation]:
@@ -192,7 +196,3 @@ def serve() -> None:
             stdout.flush()
         except BrokenPipeError:  # the parent is gone
             return
-
-
-if __name__ == "__main__":
-    serve()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from resnet_keras.training.optimizers import ADAM_EPSILON
 from resnet_keras.tuning.operations import Array, Operation
 
 Chunk = tuple[slice, slice]
@@ -25,14 +24,21 @@ class Update:
         operations: Those whose weights move.
         decay: Decoupled weight decay of the kernels, `(heads, 1)`.
         momentum: That of SGD.
+        epsilon: That of AdamW.
     """
 
     def __init__(
-        self, optimizer: str, operations: Sequence[Operation], decay: Array, *, momentum: float
+        self,
+        optimizer: str,
+        operations: Sequence[Operation],
+        decay: Array,
+        *,
+        momentum: float,
+        epsilon: float,
     ) -> None:
         self._weights, self._gradients, self._kernels = _joined(operations)
         rules: dict[str, type[_Rule]] = {"adamw": _AdamW, "sgd": _SGD}
-        self._rule = rules[optimizer](self._weights, momentum)
+        self._rule = rules[optimizer](self._weights, momentum, epsilon)
         self._decay, self._size = decay, max(1, CHUNK // len(decay))
 
     def __call__(self, rates: Array, step: int) -> None:
@@ -82,12 +88,13 @@ class _Rule:
     Args:
         weights: What moves, `(heads, values)`.
         momentum: That of SGD.
+        epsilon: That of AdamW.
     """
 
     moments: int
 
-    def __init__(self, weights: Array, momentum: float) -> None:
-        self._momentum = momentum
+    def __init__(self, weights: Array, momentum: float, epsilon: float) -> None:
+        self._momentum, self._epsilon = momentum, epsilon
         self._moments = [np.zeros_like(weights) for _ in range(self.moments)]
 
     def turn(self, change: Array, chunk: Chunk, *, rates: Array, step: int) -> None:
@@ -107,7 +114,7 @@ class _AdamW(_Rule):
         change *= change
         square += change
         np.sqrt(square, out=change)
-        change += ADAM_EPSILON / (1 - BETA_2) ** 0.5
+        change += self._epsilon / (1 - BETA_2) ** 0.5
         np.divide(mean, change, out=change)
         scale = (1 - BETA_1) / (1 - BETA_1 ** (step + 1))
         change *= -rates * scale * ((1 - BETA_2 ** (step + 1)) / (1 - BETA_2)) ** 0.5
