@@ -8,8 +8,11 @@ import pytest
 from resnet_keras import load_images
 from resnet_keras.data import Augmentation
 from resnet_keras.training.display import Display
-from resnet_keras.tuning.head_search import Pictures
+from resnet_keras.tuning import heads
+from resnet_keras.tuning.features import Features
+from resnet_keras.tuning.head_search import Pictures, repeated
 from resnet_keras.tuning.heads import Task
+from resnet_keras.tuning.space import Head
 from resnet_keras.tuning.splits import split_again
 from resnet_keras.tuning.trials import before_failure
 from tests.pictures import make_tree
@@ -59,9 +62,24 @@ def test_repeats_of_networks_have_the_splits_of_those_of_heads(data, tmp_path):
     assert isinstance(task, Task)
     every = np.array([*data.train.names, *data.val.names])
     for number in (1, 2):
-        heads, networks = pictures.again(task, number), split_again(data, seed=7 + number)
-        assert set(every[heads.val]) == names(networks.val)
-        assert set(every[heads.train]) == names(networks.train)
+        of_heads, networks = pictures.again(task, number), split_again(data, seed=7 + number)
+        assert set(every[of_heads.val]) == names(networks.val)
+        assert set(every[of_heads.train]) == names(networks.train)
+
+
+def test_repeats_that_fail_are_told_with_their_reason(data, tmp_path, monkeypatch, capsys):
+    images = len(data.train) + len(data.val)
+    features = Features({4: 8}, None, np.arange(images)[None], tmp_path)
+    pictures = Pictures(
+        data, {}, Augmentation(), views=1, precision="float32", folder=tmp_path, seed=7,
+        display=Display(), _features={"net": features},
+    )  # fmt: skip
+    head = Head({"backbone": "net", "stage": 4, "pooling": "avg", "views": 1, "hidden_layers": 0})
+    monkeypatch.setattr(heads, "available_memory", lambda: 0)
+    found = repeated(pictures, [head, head], repeats=3, epochs=1, objective="accuracy")
+    assert found == [(), ()]
+    said = capsys.readouterr().err
+    assert "6 of 6 repeats failed: The memory ran out: it needs more than is free" in said
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def _groups(trials: Sequence[Trial], starts: Callable[[Trial], int]) -> Iterator
 
 def _metrics_or_reason(outcome: Outcome, objective: str) -> dict[str, float] | str:
     if isinstance(outcome, Exception):
-        return _reason(outcome)
+        return reason_of(outcome)
     metrics = {name: float(value) for name, value in outcome.items()}
     if objective not in metrics:
         raise ValueError(
@@ -216,7 +216,7 @@ def _metrics_or_reason(outcome: Outcome, objective: str) -> dict[str, float] | s
     return metrics
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Returns one sentence that says why a trial failed."""
     first = str(error).strip().partition("\n")[0]
     if isinstance(error, MemoryError) or _is_exhausted(error):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from resnet_keras.training.cache import Views
 from resnet_keras.training.display import Display
 from resnet_keras.tuning.backbones import Backbone
 from resnet_keras.tuning.budget import Budget, Cost
-from resnet_keras.tuning.engine import Outcome, SearchEngine
+from resnet_keras.tuning.engine import Outcome, SearchEngine, reason_of
 from resnet_keras.tuning.features import Features, stage_features
 from resnet_keras.tuning.heads import Task, train_heads
 from resnet_keras.tuning.scores import Metrics
@@ -200,6 +201,9 @@ def repeated(
     with pictures.display.counting("repeats of the best", len(pairs), unit="heads") as count:
         outcomes = train_heads([head for head, _ in pairs], [each for _, each in pairs])
         count(len(pairs))
+    reasons = [reason_of(each) for each in outcomes if isinstance(each, Exception)]
+    for reason, times in collections.Counter(reasons).items():
+        pictures.display.say(f"  {times} of {len(pairs)} repeats failed: {reason}")
     scores = [
         None if isinstance(outcome, Exception) else outcome[objective] for outcome in outcomes
     ]
