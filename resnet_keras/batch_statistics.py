@@ -93,7 +93,7 @@ def _replica() -> Replica | None:
 
 
 class Statistics(NamedTuple):
-    """What a batch says about each channel, in float64 on TensorFlow, else float32.
+    """What a batch says about each channel, in float64 where the backend has it, else float32.
 
     Args:
         count: Sum of the weights of all positions, `(1,)`.
@@ -113,7 +113,8 @@ def batch_statistics(
 
     What a picture adds is computed from that picture alone, and summed up in float64: so the
     rounded result, and that of the gradient, does not depend on how the pictures are split over
-    replicas. In float32 the last bits do, and training on batch statistics magnifies them.
+    replicas. In float32 the last bits do, and training on batch statistics magnifies them: so it
+    is where JAX trains outside of `jax.enable_x64`, as in `fit`.
 
     Args:
         features: float32 `(batch, ..., channels)` or with the channels elsewhere.
@@ -174,8 +175,13 @@ def _row(features: Any, axis: int, weights: Any) -> Any:
 
 
 def wide_dtype() -> str:
-    """Returns the type of sums over pictures; JAX has no float64 unless it is switched on."""
-    return "float64" if keras.backend.backend() == "tensorflow" else "float32"
+    """Returns the type of sums over pictures; JAX has float64 where it is switched on."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return "float64" if jax.config.jax_enable_x64 else "float32"
+    return "float64" if backend == "tensorflow" else "float32"
 
 
 def _divisor(count: Any) -> Any:

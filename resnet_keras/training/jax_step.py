@@ -161,7 +161,9 @@ class _State:
 
     def run(self, *arguments: Any) -> np.ndarray:
         """Does the work on the variables; returns the totals."""
-        values, totals = self._work(self._values(), *arguments)
+        # Without it JAX makes float32 of float64, in which statistics of a batch are summed.
+        with jax.enable_x64(True):
+            values, totals = self._work(self._values(), *arguments)
         # The devices are still at work meanwhile.
         for kind, new in zip(self._variables, values, strict=True):
             for variable, value in zip(kind, new, strict=True):
