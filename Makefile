@@ -38,7 +38,7 @@ test-references: setup
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_parity.py tests/test_architectures.py \
 	  tests/test_weights_readers.py tests/test_weights_layouts.py tests/test_weights_published.py \
 	  tests/test_weights_registry.py tests/test_preprocessing.py tests/test_jax.py \
-	  tests/test_recipes.py
+	  tests/test_solar_cells_shared.py tests/test_recipes.py
 
 wheel: setup
 	$(BIN)/python -m build
