@@ -17,8 +17,8 @@ from resnet_keras.training.by_part import NO_DECAY as NO_DECAY
 from resnet_keras.training.one_pass import ONE_PASS
 
 # A random head needs larger steps than stages that are already trained, and these smaller ones by
-# batch statistics, which change with every step: Adam at 5e-4 loses what the head had learned, and
-# magnifies the last bits in which replicas differ, within an epoch.
+# batch statistics, which change with every step: on solar cells Adam at 5e-4 lost what the head had
+# learned, and magnified the last bits in which replicas differ, within an epoch.
 LEARNING_RATES = {
     "adamw": {"head": 1e-3, "stages": 5e-4, "batch statistics": 2e-4},
     "sgd": {"head": 0.1, "stages": 0.01, "batch statistics": 0.01},
