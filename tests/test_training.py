@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from typing import get_args
 
 import keras
 import numpy as np
@@ -20,7 +21,7 @@ from resnet_keras.distribution.sharing import Sharing
 from resnet_keras.errors import DivergedError, RunError
 from resnet_keras.layers import record_of
 from resnet_keras.records import Recipe
-from resnet_keras.stages import PARTS, part_of
+from resnet_keras.stages import PARTS, BatchNormMode, part_of
 from resnet_keras.training import Phase, fine_tune
 from resnet_keras.training.cache import Activations, Views
 from resnet_keras.training.feed import Feed
@@ -53,6 +54,16 @@ def tensors(model):
         for layer in model.layers
         for weight in layer.weights
     }
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "head", "stages"), [("adamw", 1e-3, 2e-4), ("sgd", 0.1, 0.01)]
+)
+def test_stages_take_smaller_steps_than_the_head_whatever_their_batch_norm(optimizer, head, stages):
+    assert Phase("head", optimizer=optimizer).peak_learning_rate(32) == head
+    for batch_norm in get_args(BatchNormMode):
+        phase = Phase("stage4", optimizer=optimizer, batch_norm=batch_norm)
+        assert phase.peak_learning_rate(32) == stages
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,12 @@ from resnet_keras.training.by_part import BY_PART
 from resnet_keras.training.by_part import NO_DECAY as NO_DECAY
 from resnet_keras.training.one_pass import ONE_PASS
 
-# A random head needs larger steps than stages that are already trained, and these smaller ones by
-# batch statistics, which change with every step: on solar cells Adam at 5e-4 lost what the head had
-# learned, and magnified the last bits in which replicas differ, within an epoch.
+# A random head needs larger steps than stages that are already trained. On solar cells Adam at 5e-4
+# was no better with frozen statistics; by those of the batch it lost what the head had learned. In
+# both it magnified the last bits in which replicas differ, here to more than 1e-4 of a weight.
 LEARNING_RATES = {
-    "adamw": {"head": 1e-3, "stages": 5e-4, "batch statistics": 2e-4},
-    "sgd": {"head": 0.1, "stages": 0.01, "batch statistics": 0.01},
+    "adamw": {"head": 1e-3, "stages": 2e-4},
+    "sgd": {"head": 0.1, "stages": 0.01},
 }
 SGD_MOMENTUM = 0.9
 # Keras has 1e-7: a weight whose gradient is little more than rounding then moves by whole steps,
@@ -50,8 +50,8 @@ class Phase:
             before is frozen, batch-norm statistics included.
         epochs: Passes over the training pictures.
         optimizer: "adamw" (epsilon 1e-5, where Keras has 1e-7) or "sgd" (Nesterov momentum 0.9).
-        learning_rate: Peak of the learning rate; None for 1e-3 (head), 5e-4 (stages) or 2e-4
-            (stages by batch statistics) with AdamW, and 0.1 or 0.01 (stages) with SGD.
+        learning_rate: Peak of the learning rate; None for 1e-3 (head) or 2e-4 (stages) with AdamW,
+            and 0.1 or 0.01 with SGD.
         reference_batch: Batch size that the learning rate is meant for: the peak is multiplied by
             the ratio of the batch size, that of all devices together, to it, or, with AdamW, by
             the square root of the ratio. None takes the rate as it is.
@@ -137,19 +137,14 @@ label_smoothing=0.0, ema=0.0, accumulate=1, image_size=None, class_balance=False
         """Where frozen meets trainable; None if everything trains."""
         return BEFORE[self.start]
 
-    @property
-    def _part(self) -> str:
-        if self.start == "head":
-            return "head"
-        return "batch statistics" if self.batch_norm in ("train", "synchronized") else "stages"
-
     def peak_learning_rate(self, batch_size: int) -> float:
         """Returns the learning rate after the warm-up, for pictures per update of the weights.
 
         Linear for SGD (Goyal et al. 2017, arXiv 1706.02677, section 2.1), by the square root for
         Adam (Malladi et al. 2022, arXiv 2205.10287, section 3).
         """
-        rate = self.learning_rate or LEARNING_RATES[self.optimizer][self._part]
+        part = "head" if self.start == "head" else "stages"
+        rate = self.learning_rate or LEARNING_RATES[self.optimizer][part]
         ratio = batch_size / (self.reference_batch or batch_size)
         return rate * (ratio if self.optimizer == "sgd" else math.sqrt(ratio))
 
