@@ -12,6 +12,9 @@ import tensorflow as tf
 # XLA compiles each shape for seconds: a short batch is filled up to a known one, unless that would
 # be more than so many times its size.
 FILLING = 8
+# XLA's kernels for CPUs round otherwise where a matrix has fewer than 32 rows; so many pictures
+# have 32 positions at 2 x 2, in the last stage at 64 pixels.
+FEWEST = 8
 
 
 def compiled(
@@ -81,7 +84,7 @@ class _OnJax:
         import jax
 
         devices = len(sharding.device_set)
-        size = -(-len(rows) // devices) * devices
+        size = shared_size(len(rows), devices)
         size = min((n for n in self._sizes if size <= n <= FILLING * size), default=size)
         self._sizes.add(size)
         rows = filled(rows, size)
@@ -89,6 +92,17 @@ class _OnJax:
             return rows
         axes = jax.sharding.PartitionSpec(sharding.mesh.axis_names)
         return jax.device_put(rows, jax.sharding.NamedSharding(sharding.mesh, axes))
+
+
+def shared_size(count: int, devices: int) -> int:
+    """Returns how many rows so many become where devices of JAX have equal shares of them.
+
+    On CPUs each has enough of them to compute the bits that one device computes.
+    """
+    import jax
+
+    fewest = FEWEST if devices > 1 and jax.default_backend() == "cpu" else 1
+    return max(-(-count // devices), fewest) * devices
 
 
 def filled(rows: np.ndarray, size: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from resnet_keras.distribution.compiled import filled
+from resnet_keras.distribution.compiled import filled, shared_size
 from resnet_keras.distribution.replicas import Replicas
 from resnet_keras.distribution.strategies import Strategy
 
@@ -62,7 +62,7 @@ class GlobalReplica(Replicas):
         values = np.asarray(values)
         if self._distribution is None:
             return values
-        values = filled(values, -(-len(values) // self.devices) * self.devices)
+        values = filled(values, shared_size(len(values), self.devices))
         layout = self._distribution.get_data_layout(values.shape)
         return keras.distribution.distribute_tensor(values, layout)
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from resnet_keras.batch_statistics import weighting
+from resnet_keras.distribution.compiled import shared_size
 from resnet_keras.distribution.global_replica import GlobalReplica
 from resnet_keras.training.feed import Batch
 
@@ -38,8 +39,9 @@ def one_step(
     state = _State(trainer, train_step(trainer, loss), replica)
 
     def run(batch: Batch, count: int, stop: float) -> np.ndarray:
-        if batch.weights is None and len(batch.targets) % replica.devices:
-            batch = batch._replace(weights=np.ones(len(batch.targets), np.float32))
+        pictures = len(batch.targets)
+        if batch.weights is None and shared_size(pictures, replica.devices) > pictures:
+            batch = batch._replace(weights=np.ones(pictures, np.float32))
         totals = state.run(replica.split(batch), np.float32(count))
         return np.append(totals, stop)
 
