@@ -14,29 +14,26 @@ import tensorflow as tf
 from elpv_dataset.utils import load_dataset
 
 from resnet_keras import Phase, build_resnet, fine_tune, load_images, weights_info
+from tests.named_weights import named_weights
+
+# With these pictures each of three things moved weights on JAX by more than 1e-4: statistics summed
+# in float32, devices that round in other ways than one alone, and a learning rate of 5e-4.
+SEED = 1
 
 
 def load_data():
     cells, probabilities, _ = load_dataset()
-    chosen = np.random.default_rng(0).permutation(len(cells))[:355]
+    chosen = np.random.default_rng(SEED).permutation(len(cells))[:355]
     pictures = cells[chosen][..., None].astype("float32")
     pictures = tf.image.resize(pictures, (64, 64), antialias=True).numpy().round()
     labels = (probabilities[chosen] >= 0.5).astype(int)
     recipe = dataclasses.replace(weights_info("open_nsfw").record.recipe, image_size=64, crop=1.0)
     data = load_images(
         pictures.astype("uint8").repeat(3, axis=-1),
-        labels=labels, recipe=recipe, validation=100 / 355, test=0, seed=0,
+        labels=labels, recipe=recipe, validation=100 / 355, test=0, seed=SEED,
     )  # fmt: skip
     assert len(data.train) == 255  # in batches of 32 the last one is uneven
     return data
-
-
-def tensors(model, name):
-    return {
-        f"{name}/{layer.name}/{weight.name}": np.array(weight)
-        for layer in model.layers
-        for weight in layer.weights
-    }
 
 
 def main(folder, batch_norm, devices):
@@ -45,9 +42,9 @@ def main(folder, batch_norm, devices):
         logical = [tf.config.LogicalDeviceConfiguration()] * int(devices)
         tf.config.set_logical_device_configuration(cpu, logical)
     data = load_data()
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(SEED)
     model = build_resnet(weights="open_nsfw", num_classes=2)
-    before = tensors(model, "before")
+    before = named_weights(model, "before")
     result = fine_tune(
         model,
         data,
@@ -55,11 +52,11 @@ def main(folder, batch_norm, devices):
         phases=[Phase("head", epochs=3), Phase("stage4", epochs=3, batch_norm=batch_norm)],
         strategy="none" if int(devices) == 1 else "mirrored",
         precision="float32",
-        seed=0,
+        seed=SEED,
         quiet=True,
     )
     losses = [[row["loss"], row["val_loss"]] for row in result.history]
-    after = tensors(result.model, "after")
+    after = named_weights(result.model, "after")
     np.savez(Path(folder) / "found.npz", losses=losses, **before, **after)
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from resnet_keras import (
     Augmentation, Phase, Recipe, build_resnet, evaluate, fine_tune, load_images, save_weights,
 )
+from tests.named_weights import named_weights
 from tests.pictures import make_arrays
 
 def data_of(classes, count, batch_size):
@@ -38,23 +39,19 @@ def network(classes, **options):
     keras.utils.set_random_seed(0)
     return build_resnet(8, stem="cifar", width=0.5, num_classes=classes, zero_init_residual=False,
                         **options)
-
-def tensors(model, name):
-    return {f"{name}/{layer.name}/{weight.name}": np.array(weight)
-            for layer in model.layers for weight in layer.weights}
 """
 TRAIN = """
 folder, weights, classes, count, batch_size, dropout, precision = sys.argv[1:]
 classes = int(classes)
 data = data_of(classes, int(count), int(batch_size))
 model = network(classes, weights=weights, dropout=float(dropout))
-found = tensors(model, "before")
+found = named_weights(model, "before")
 slow = {"optimizer": "sgd", "learning_rate": 5e-4}
 
 def train(name, phases, **options):
     result = fine_tune(model, data, run_dir=f"{folder}/{name}", phases=phases, cache_bits=32,
                        precision=precision, quiet=True, **options)
-    found.update(tensors(model, name))
+    found.update(named_weights(model, name))
     found[f"{name}/losses"] = [[row["loss"], row["val_loss"]] for row in result.history]
     found[f"{name}/accuracy"] = [[row["accuracy"], row["val_accuracy"]] for row in result.history]
     found[f"{name}/test"] = result.test.probabilities
