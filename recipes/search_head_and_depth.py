@@ -8,9 +8,9 @@ its own, so that no search has seen the test part that judges it: there the best
 usual one, and the best network what `resnet-keras finetune` makes without options.
 
 Measured with `--seeds 5 --fine-tunes 4` on two cores in bfloat16, at commit cef5da2, where stages
-began with a learning rate of 5e-4, now 2e-4. Accuracy on the test parts: usual head 0.8277 ± 0.0068,
-best head 0.8518 ± 0.0057, a gain of 0.0241 ± 0.0042; usual network 0.8659 ± 0.0089, best network
-0.8747 ± 0.0102, a gain of 0.0088 ± 0.0035.
+began with a learning rate of 5e-4, now 2e-4. Accuracy on the test parts: usual head
+0.8277 ± 0.0068, best head 0.8518 ± 0.0057, a gain of 0.0241 ± 0.0042; usual network
+0.8659 ± 0.0089, best network 0.8747 ± 0.0102, a gain of 0.0088 ± 0.0035.
 """
 
 from __future__ import annotations
