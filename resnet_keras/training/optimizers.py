@@ -16,9 +16,9 @@ from resnet_keras.training.by_part import BY_PART
 from resnet_keras.training.by_part import NO_DECAY as NO_DECAY
 from resnet_keras.training.one_pass import ONE_PASS
 
-# A random head needs larger steps than stages that are already trained. On solar cells Adam at 5e-4
-# was no better with frozen statistics; by those of the batch it lost what the head had learned. In
-# both it magnified the last bits in which replicas differ, here to more than 1e-4 of a weight.
+# A random head needs larger steps than stages that are already trained. On solar cells and digits
+# Adam was no better at 5e-4 with frozen statistics; by those of the batch it lost what the head had
+# learned. Last bits in which replicas differ also grow with the rate.
 LEARNING_RATES = {
     "adamw": {"head": 1e-3, "stages": 2e-4},
     "sgd": {"head": 0.1, "stages": 0.01},
