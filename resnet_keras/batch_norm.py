@@ -8,8 +8,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from resnet_keras.batch_statistics import batch_statistics, per_picture, picture_weights
+from resnet_keras.batch_statistics import (
+    batch_statistics,
+    over_replicas,
+    per_picture,
+    picture_weights,
+    wide_dtype,
+)
 from resnet_keras.layers import PACKAGE
+from resnet_keras.weight_uses import Use, constant, current_notes
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -84,15 +91,33 @@ class BatchNorm(keras.layers.BatchNormalization):
         variance = ops.where(count > 0, variance, ops.cast(self.moving_variance, mean.dtype))
         keep = ops.where(count > 0, self.momentum, ops.ones_like(count))
         self._move_statistics(mean, variance, keep=keep)
-        scale = ops.rsqrt(variance + self.epsilon)
+        coefficients = mean, ops.rsqrt(variance + self.epsilon)
+        if self.synchronized:
+            coefficients = over_replicas(*coefficients)
+        mean, scale = (per_picture(each, features, axis=self.axis) for each in coefficients)
         if self.scale:
-            scale = scale * ops.cast(self.gamma, scale.dtype)
-        mean, scale = (per_picture(value, features, axis=self.axis) for value in (mean, scale))
+            scale = scale * self._for_each(self.gamma, features)
         outputs = (features - mean) * scale
         if self.center:
-            beta = ops.cast(self.beta, variance.dtype)
-            outputs = outputs + per_picture(beta, features, axis=self.axis)
+            # A difference, as TensorFlow puts sums, here with those of a shortcut, into any order.
+            outputs = outputs - self._for_each(self.beta, features, factor=-1.0)
         return ops.cast(outputs, self.compute_dtype)
+
+    def _for_each(self, variable: Any, features: Any, *, factor: float = 1.0) -> Any:
+        """Returns gamma or beta, times a factor, for each picture."""
+        if (notes := current_notes()) is None:
+            values = factor * ops.cast(variable, wide_dtype())
+            return per_picture(values, features, axis=self.axis)
+        with constant([variable]):
+            values = factor * ops.convert_to_tensor(variable)
+            values = per_picture(values, features, axis=self.axis)
+
+        def gradients(error: Any) -> list[Any]:
+            total = ops.sum(ops.cast(error, wide_dtype()), axis=0)
+            return [factor * ops.cast(ops.reshape(total, variable.shape), variable.dtype)]
+
+        notes.add(Use([variable], (), values, gradients))
+        return values
 
     def _call_fused(self, inputs: Any, training: bool) -> Any:
         from tensorflow import raw_ops

@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 from keras import ops
+
+from resnet_keras.weight_uses import current_notes
 
 # tf.distribute traces each replica in a thread of its own.
 _thread = threading.local()
@@ -54,7 +57,7 @@ class Replica:
     Args:
         number: Which of them this is, from 0.
         count: Number of them.
-        total: Returns the sum of a tensor over all of them, with gradient.
+        total: Returns the sum of a tensor over all of them.
     """
 
     number: Any
@@ -76,20 +79,20 @@ def in_replica(replica: Replica) -> Iterator[None]:
         _thread.replica = before
 
 
-def _replica() -> Replica | None:
+def _shared_replica() -> Replica | None:
     """Returns what shares the batch with others, or None.
 
     On JAX the arrays of all devices are one array, whose statistics are those of the whole batch.
     """
-    replica: Replica | None = getattr(_thread, "replica", None)
-    if replica or keras.backend.backend() != "tensorflow":
-        return replica
-    from tensorflow import distribute
+    found: Replica | None = getattr(_thread, "replica", None)
+    if found is None and keras.backend.backend() == "tensorflow":
+        from tensorflow import distribute
 
-    if not (context := distribute.get_replica_context()):
-        return None
-    total = functools.partial(context.all_reduce, "SUM")
-    return Replica(context.replica_id_in_sync_group, context.num_replicas_in_sync, total)
+        if context := distribute.get_replica_context():
+            total = functools.partial(context.all_reduce, "SUM")
+            number, count = context.replica_id_in_sync_group, context.num_replicas_in_sync
+            found = Replica(number, count, total)
+    return found if found and found.count > 1 else None
 
 
 class Statistics(NamedTuple):
@@ -111,10 +114,13 @@ def batch_statistics(
 ) -> Statistics:
     """Returns count, mean and variance of each channel over the pictures that count.
 
-    What a picture adds is computed from that picture alone, and summed up in float64: so the
-    rounded result, and that of the gradient, does not depend on how the pictures are split over
-    replicas. In float32 the last bits do, and training on batch statistics magnifies them: so it
-    is where JAX trains outside of `jax.enable_x64`, as in `fit`.
+    What a picture adds is computed from that picture alone, and summed up in float64, group by
+    group where the pictures are in groups: so the result does not depend on how the pictures are
+    split over replicas, but for the last bits where replicas have other groups. In float32 these
+    are those of the result, and training on batch statistics magnifies them: so it is where JAX
+    trains outside of `jax.enable_x64`, as in `fit`.
+
+    The gradient is that of what `over_replicas` makes of the statistics, if they are synchronized.
 
     Args:
         features: float32 `(batch, ..., channels)` or with the channels elsewhere.
@@ -127,8 +133,8 @@ def batch_statistics(
         >>> int(count[0]), tuple(mean.shape)
         (32, (3,))
     """
-    rows = _row(features, axis % len(features.shape), weights)[None]
-    if synchronized and (replica := _replica()) and replica.count > 1:
+    rows = _rows(features, axis % len(features.shape), weights)
+    if synchronized and (replica := _shared_replica()):
         rows = _of_all_replicas(rows, replica)
     channels = features.shape[axis]
     counts, means = rows[:, :1], rows[:, 1 : channels + 1]
@@ -139,11 +145,27 @@ def batch_statistics(
     return Statistics(count, mean, ops.sum(squares, axis=0) / _divisor(count))
 
 
+def over_replicas(*values: Any) -> tuple[Any, ...]:
+    """Returns vectors, equal in all replicas, whose gradients are summed over the replicas.
+
+    It takes what is computed from synchronized statistics, just before pictures use it: all that
+    lies before has the same gradient in all replicas then, to the last bit.
+    """
+    if (replica := _shared_replica()) is None:
+        return values
+
+    def same(line: Any) -> tuple[Any, Callable[..., Any]]:
+        return ops.copy(line), replica.total
+
+    line = ops.custom_gradient(same)(ops.concatenate(values))
+    return tuple(ops.split(line, np.cumsum([value.shape[0] for value in values])[:-1].tolist()))
+
+
 def per_picture(values: Any, features: Any, *, axis: int) -> Any:
     """Returns values of channels for each picture, in float32, to be broadcast over positions.
 
-    The gradient of the values is then a sum over positions in float32, and over pictures in the
-    type of the values.
+    The gradient of the values is then a sum over positions in float32, and over pictures, group by
+    group, in the type of the values.
 
     Args:
         values: `(channels,)`.
@@ -152,24 +174,45 @@ def per_picture(values: Any, features: Any, *, axis: int) -> Any:
     """
     shape = [1] * len(features.shape)
     shape[axis] = values.shape[0]
-    batch = ops.shape(features)[0]
-    return ops.cast(ops.broadcast_to(ops.reshape(values, shape), (batch, *shape[1:])), "float32")
+    copies = _copies(ops.reshape(values, shape), _groups())
+    size = ops.shape(features)[0] // len(copies)
+    copies = [ops.broadcast_to(copy, (size, *shape[1:])) for copy in copies]
+    return ops.cast(ops.concatenate(copies) if len(copies) > 1 else copies[0], "float32")
 
 
-def _row(features: Any, axis: int, weights: Any) -> Any:
-    """Returns count, means and sums of squared deviations, `(1 + 2 * channels,)`."""
+def _copies(values: Any, count: int) -> list[Any]:
+    """Returns copies, a power of 2 of them, whose gradients are added as a binary tree."""
+    if count == 1:
+        return [values]
+    pair = ops.unstack(ops.broadcast_to(values[None], (2, *values.shape)))
+    halves = [_copies(each, count // 2) for each in pair]
+    return [copy for copies in zip(*halves, strict=True) for copy in copies]
+
+
+def _groups() -> int:
+    notes = current_notes()
+    return notes.groups if notes else 1
+
+
+def _rows(features: Any, axis: int, weights: Any) -> Any:
+    """Returns count, means and sums of squared deviations of groups, `(., 1 + 2 * channels)`."""
     shape, dtype = ops.shape(features), wide_dtype()
     positions = [n for n in range(1, len(shape)) if n != axis]
     size = ops.cast(math.prod(shape[n] for n in positions), dtype)
     weights = ops.ones(shape[:1], dtype) if weights is None else ops.cast(weights, dtype)
-    weights = weights[:, None]
     mean = ops.mean(features, axis=positions, keepdims=True) if positions else features
     squares = ops.square(features - mean)
     squares = ops.sum(squares, axis=positions) if positions else squares
     means = ops.cast(ops.reshape(mean, (-1, features.shape[axis])), dtype)
+    pictures = weights[:, None], means, ops.cast(squares, dtype)
+    groups = zip(*(ops.split(each, _groups()) for each in pictures), strict=True)
+    return ops.stack([_row(*group, size=size) for group in groups])
+
+
+def _row(weights: Any, means: Any, squares: Any, *, size: Any) -> Any:
     count = ops.sum(weights)
     mean = ops.sum(means * weights, axis=0) / _divisor(count)
-    squares = ops.cast(squares, dtype) + size * ops.square(means - mean)
+    squares = squares + size * ops.square(means - mean)
     squares = ops.sum(squares * weights, axis=0)
     return ops.concatenate([ops.reshape(count * size, (1,)), mean, squares], axis=0)
 
@@ -189,6 +232,7 @@ def _divisor(count: Any) -> Any:
 
 
 def _of_all_replicas(rows: Any, replica: Replica) -> Any:
-    """Returns the rows of all replicas, each at its place in a sum: one exchange, with gradient."""
+    """Returns the rows of all replicas, in turn; the gradient is that of the rows of this one."""
     place = ops.one_hot(replica.number, replica.count, dtype=rows.dtype)
-    return replica.total(place[:, None] * rows)
+    own = ops.reshape(place[:, None] * rows[:, None], (-1, rows.shape[-1]))
+    return ops.stop_gradient(replica.total(own) - own) + own

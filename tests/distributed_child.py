@@ -1,8 +1,9 @@
 """A run in a process of its own: python -m tests.distributed_child KIND FOLDER OPTIONS
 
-KIND is "one", "mirrored" (over two logical devices), "scoped" (the same, but only as the scope in
-which everything is called), "multiworker" (as TF_CONFIG says; the model is made in the scope) or
-"apart" (the same without memory that processes share); OPTIONS is JSON for `make_run`.
+KIND is "one", "mirrored" (over two logical devices, or as many as OPTIONS says), "scoped" (the
+same, but only as the scope in which everything is called), "multiworker" (as TF_CONFIG says; the
+model is made in the scope) or "apart" (the same without memory that processes share); OPTIONS is
+JSON for `make_run`.
 The model's weights and the history go to FOLDER/KIND-INDEX.npz.
 """
 
@@ -25,11 +26,11 @@ NAMES = {
 }
 
 
-def make_strategy(kind):
+def make_strategy(kind, devices):
     if kind in ("mirrored", "scoped"):
         cpu = tf.config.list_physical_devices("CPU")[0]
-        two = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(cpu, two)
+        logical = [tf.config.LogicalDeviceConfiguration()] * devices
+        tf.config.set_logical_device_configuration(cpu, logical)
     if kind == "scoped":
         return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     if kind == "apart":
@@ -69,7 +70,7 @@ def make_run(
     pictures = rng.integers(0, 255, (121, 32, 32, 3), np.uint8)
     pictures[labels == 1, :, :, 0] //= 2
     pictures[labels == 2, :, :, 1] //= 2
-    data = load_images(pictures, labels=labels, image_size=32, batch_size=16, strategy=strategy)
+    data = load_images(pictures, labels=labels, image_size=32, batch_size=32, strategy=strategy)
     with strategy.scope() if in_scope else contextlib.nullcontext():
         model = build_resnet(18, num_classes=3, width=0.25)
         pretend_pretraining(model, rng)
@@ -95,16 +96,17 @@ def make_run(
 
 
 def main(kind, folder, options):
-    strategy = make_strategy(kind)
+    options = json.loads(options)
+    strategy = make_strategy(kind, options.pop("devices", 2))
     task = json.loads(os.environ.get("TF_CONFIG") or "{}").get("task", {})
     run = Path(folder) / kind
     run.parent.mkdir(parents=True, exist_ok=True)
     if kind == "scoped":
         with strategy.scope():
-            result, weights, moved = make_run(run, None, **json.loads(options))
+            result, weights, moved = make_run(run, None, **options)
     else:
         in_scope = kind == "multiworker"
-        result, weights, moved = make_run(run, strategy, in_scope=in_scope, **json.loads(options))
+        result, weights, moved = make_run(run, strategy, in_scope=in_scope, **options)
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in result.history]
     np.savez(
         Path(folder) / f"{kind}-{task.get('index', 0)}.npz",

@@ -32,8 +32,8 @@ class AllReduce:
 
     Each process writes what it has into a line of its own in the shared memory, sums up one part
     of all lines, and takes a copy of the sums. Two meetings lie between: no process reads what is
-    not written yet, nor writes what is not read yet. The order of the sum is that of the
-    processes, so all get the same bits.
+    not written yet, nor writes what is not read yet. The order of sums is that of `tree_sum`, so
+    all get the same bits.
 
     Args:
         index: Number of this process, from 0.
@@ -79,9 +79,7 @@ class AllReduce:
         self._meet(size)
         part = self._part(len(sums), dtype.itemsize)
         with np.errstate(all="ignore"):  # infinity is the affair of those who use the sums
-            np.add(lines[0][part], lines[1][part], out=sums[part])
-            for line in lines[2:]:
-                sums[part] += line[part]
+            _sum_up([line[part] for line in lines], sums[part])
         self._meet(size)
         own = _aligned(size).view(dtype)
         np.copyto(own, sums)
@@ -133,6 +131,16 @@ class AllReduce:
         if not descriptors:
             raise ConnectionError(_GONE)
         return descriptors[0]
+
+
+def _sum_up(lines: Sequence[np.ndarray], sums: np.ndarray) -> None:
+    """Puts the sum of at least two lines, as a binary tree, into `sums`; uses up the lines."""
+    while len(lines) > 2:
+        half = -(-len(lines) // 2)
+        for first, second in zip(lines[:half], lines[half:], strict=False):
+            first += second
+        lines = lines[:half]
+    np.add(lines[0], lines[1], out=sums)
 
 
 def _places(arrays: Sequence[np.ndarray]) -> tuple[list[int], int]:

@@ -47,6 +47,10 @@ class GlobalReplica(Replicas):
         """Number of devices that have a copy of the weights."""
         return self._distribution.num_model_replicas if self._distribution else 1
 
+    def groups(self, batch_size: int) -> int | None:
+        """Returns None: the order of sums is left to XLA."""
+        return None
+
     def split(self, values: Any) -> Any:
         """Returns arrays on the devices, filled up with zeros so that all get equal shares.
 

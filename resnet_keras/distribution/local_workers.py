@@ -43,12 +43,8 @@ class LocalWorkers(Replicas):
                 self._before = []
 
     def total(self, values: tf.Tensor) -> tf.Tensor:
-        """Returns the sum over all replicas, with gradient; called within `run`."""
-
-        def summed(values: tf.Tensor) -> Any:
-            return self._sums([values])[0], lambda upstream: self._sums([upstream])[0]
-
-        return tf.custom_gradient(summed)(values)
+        """Returns the sum over all replicas; called within `run`."""
+        return self._sums([values])[0]
 
     def gradients(self, values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the sums over all replicas; called within `run`."""

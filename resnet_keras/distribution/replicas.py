@@ -17,6 +17,10 @@ from resnet_keras.distribution.workers import ALONE, Workers
 from resnet_keras.errors import WorkersError
 
 SUM = tf.distribute.ReduceOp.SUM
+# Groups of pictures that gradients are summed by, of all replicas together, and the fewest pictures
+# of each: half as many groups are taken until they have as many.
+GROUPS = 4
+FEWEST_OF_GROUP = 8
 # What TensorFlow raises when another process is gone, or when its part of an exchange is.
 _LOST = (
     tf.errors.UnavailableError,
@@ -58,6 +62,26 @@ class Replicas:
         """Whether there is one device, which TensorFlow chooses by itself."""
         named = (tf.distribute.OneDeviceStrategy, tf.distribute.TPUStrategy)
         return bool(self.count == 1) and not isinstance(self.strategy, named)
+
+    def groups(self, batch_size: int) -> int | None:
+        """Returns by how many groups of its pictures a replica sums its gradients.
+
+        One, two and four replicas then sum in one order. None where the sums are left to
+        TensorFlow: accelerators add in an order of their own, and small groups slow them down.
+
+        Args:
+            batch_size: Pictures a step, of all replicas together.
+        """
+        if tf.config.list_physical_devices("GPU") or self._on_tpu:
+            return None
+        groups = GROUPS
+        while groups > 1 and batch_size < groups * FEWEST_OF_GROUP:
+            groups //= 2
+        return 1 if groups % self.count else groups // self.count
+
+    @property
+    def _on_tpu(self) -> bool:
+        return isinstance(self.strategy, tf.distribute.TPUStrategy)
 
     def split(self, values: Any) -> Any:
         """Returns tensors, one share a replica of this process after the other, as `run` wants.

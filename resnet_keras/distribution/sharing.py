@@ -16,11 +16,15 @@ class Sharing:
     replicas. So every replica sees the same pictures in each epoch, and their order, which is
     drawn for each place by itself, is the same for any number of replicas.
 
+    A share can consist of groups, one after the other. Those of all replicas deal out the places
+    in the same way, so they are the same for any number of replicas that divides theirs.
+
     Args:
         pictures: Number of pictures.
         batch_size: Pictures a step, of all replicas together.
         replicas: Number of replicas.
         numbers: Those of this process.
+        groups: Groups of pictures, of one size, in the share of each replica; None for one.
         drop_remainder: Whether an epoch leaves out its last, short batch; as the order changes,
             it is other pictures in each.
         static: Whether short batches are filled with zeros, so that all steps have one shape,
@@ -34,6 +38,7 @@ class Sharing:
     batch_size: int
     replicas: int = 1
     numbers: range = range(1)
+    groups: int | None = None
     drop_remainder: bool = False
     static: bool = False
 
@@ -53,7 +58,8 @@ class Sharing:
     @property
     def replica_size(self) -> int:
         """Pictures that a replica sees in a step, zeros that fill its share among them."""
-        return -(-self.batch_size // self.replicas)
+        own = self.groups or 1
+        return -(-self.batch_size // (self.replicas * own)) * own
 
     @property
     def static_size(self) -> int | None:
@@ -63,7 +69,11 @@ class Sharing:
 
     @property
     def _fills(self) -> bool:
-        return self.replicas > 1 or self.static
+        return self._all_groups > 1 or self.static
+
+    @property
+    def _all_groups(self) -> int:
+        return self.replicas * (self.groups or 1)
 
     @property
     def owned(self) -> np.ndarray:
@@ -78,8 +88,9 @@ class Sharing:
 
     def fills(self, step: int) -> bool:
         """Returns whether zeros fill the share of any replica in a step."""
-        short = (step + 1) * self.batch_size > self.pictures
-        return self._fills and (short or self.batch_size % self.replicas > 0)
+        count = self.count(step, step + 1)
+        short = self.static and count < self.batch_size
+        return self._fills and (short or count % self._all_groups > 0)
 
     def order(self, seed: tuple[int, ...]) -> np.ndarray:
         """Returns the pictures of each step, `(steps, batch_size)`; -1 where there is none."""
@@ -98,14 +109,16 @@ class Sharing:
             row: A row of `order`.
 
         Returns:
-            Indices of pictures, as many for each replica, with -1 for what fills its share;
-            without any such where one replica sees all and its shape may change.
+            Indices of pictures, as many for each group, with -1 for what fills it; without any
+            such where one replica sees all, as one group, and its shape may change.
         """
         if not self._fills:
             return row[row >= 0]
-        shortest = -(-int((row >= 0).sum()) // self.replicas)
-        size = self.replica_size if self.static else shortest
-        shares = [row[number :: self.replicas][:size] for number in self.numbers]
+        groups = self._all_groups
+        count = self.batch_size if self.static else int((row >= 0).sum())
+        size = -(-count // groups)
+        starts = [start for own in self.numbers for start in range(own, groups, self.replicas)]
+        shares = [row[start::groups][:size] for start in starts]
         return np.concatenate(
             [np.pad(share, (0, size - len(share)), constant_values=-1) for share in shares]
         )

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from resnet_keras.distribution.cluster import Cluster
 from resnet_keras.distribution.rendezvous import meet
+from resnet_keras.distribution.tree_sum import tree_sum
 from resnet_keras.errors import WorkersError
 
 Strategy: TypeAlias = tf.distribute.Strategy | keras.distribution.DataParallel
@@ -157,7 +158,13 @@ def _local_devices() -> list[str]:
 
 
 def _mirrored(join_seconds: float) -> Strategy:
-    return _data_parallel() if _on_jax() else tf.distribute.MirroredStrategy(_local_devices())
+    if _on_jax():
+        return _data_parallel()
+    sums = None
+    if not tf.config.list_physical_devices("GPU"):
+        # Else four CPUs would add up each part of a tensor in another order.
+        sums = tf.distribute.ReductionToOneDevice(accumulation_fn=tree_sum)
+    return tf.distribute.MirroredStrategy(_local_devices(), cross_device_ops=sums)
 
 
 def _data_parallel() -> keras.distribution.DataParallel:

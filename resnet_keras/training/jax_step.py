@@ -26,7 +26,12 @@ Span = Callable[[int, int, float], np.ndarray]
 
 
 def one_step(
-    trainer: keras.Model, loss: Any, replica: GlobalReplica, *, jit_compile: bool
+    trainer: keras.Model,
+    loss: Any,
+    replica: GlobalReplica,
+    *,
+    groups: int | None,
+    jit_compile: bool,
 ) -> Callable[[Batch, int, float], np.ndarray]:
     """Returns the function that trains on a batch.
 
@@ -34,6 +39,7 @@ def one_step(
         trainer: From the inputs to logits, with its optimizer.
         loss: Returns the loss of each picture.
         replica: The devices that share a batch.
+        groups: None; the order of sums is that of XLA.
         jit_compile: Whether XLA compiles the step, as it always does on JAX.
     """
     state = _State(trainer, train_step(trainer, loss), replica)
@@ -53,6 +59,7 @@ def many_steps(
     loss: Any,
     replica: GlobalReplica,
     *,
+    groups: int | None,
     memory: tuple[np.ndarray, np.ndarray],
 ) -> Callable[[np.ndarray, np.ndarray], Span]:
     """Returns the function that prepares the steps of an epoch on features in memory.
@@ -61,6 +68,7 @@ def many_steps(
         trainer: From features to logits, with its optimizer.
         loss: Returns the loss of each picture.
         replica: The devices that share a batch.
+        groups: None; the order of sums is that of XLA.
         memory: The features, `(rows, ...)`, and the targets, `(pictures, classes)`.
 
     Returns:

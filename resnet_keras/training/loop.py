@@ -43,7 +43,8 @@ def streamed_steps(
         stop: Whether a signal came, in whatever process.
         jit_compile: Whether XLA compiles the step.
     """
-    step = _backend().one_step(trainer, loss, replicas, jit_compile=jit_compile)
+    groups = feed.sharing.groups
+    step = _backend().one_step(trainer, loss, replicas, groups=groups, jit_compile=jit_compile)
     weighted = _weighted_steps(trainer, feed)
 
     def run(epoch: int, first: int) -> Iterator[tuple[int, Sums]]:
@@ -77,7 +78,8 @@ def resident_steps(
         stop: Whether a signal came, in whatever process.
     """
     memory = (activations.array(), feed.targets)
-    prepare = _backend().many_steps(trainer, loss, replicas, memory=memory)
+    groups = feed.sharing.groups
+    prepare = _backend().many_steps(trainer, loss, replicas, groups=groups, memory=memory)
     counts = [feed.sharing.count(number, number + 1) for number in range(feed.steps)]
 
     def run(epoch: int, first: int) -> Iterator[tuple[int, Sums]]:

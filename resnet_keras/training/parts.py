@@ -178,6 +178,7 @@ class Parts:
             images.batch_size,
             replicas=self._replicas.count,
             numbers=self._replicas.numbers,
+            groups=self._replicas.groups(images.batch_size),
             drop_remainder=self._inputs.drop_remainder,
             static=static or self._inputs.static,
         )

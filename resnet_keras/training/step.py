@@ -13,6 +13,7 @@ from resnet_keras.batch_norm import counting_layers
 from resnet_keras.batch_statistics import weighting
 from resnet_keras.distribution.replicas import Replicas
 from resnet_keras.training.feed import Batch
+from resnet_keras.training.weight_gradients import WeightGradients, noting_layers
 
 # Takes a share, the number of pictures of the whole batch, and whether to stop; returns, over all
 # replicas, the sum of the losses, the number of right answers, and that of requests to stop.
@@ -22,7 +23,7 @@ Span = Callable[[int, int, float], tf.Tensor]
 
 
 def one_step(
-    trainer: keras.Model, loss: Any, replicas: Replicas, *, jit_compile: bool
+    trainer: keras.Model, loss: Any, replicas: Replicas, *, groups: int | None, jit_compile: bool
 ) -> Callable[[Batch, int, float], tf.Tensor]:
     """Returns the function that trains on a batch, by a `Step` in each replica.
 
@@ -30,12 +31,14 @@ def one_step(
         trainer: From the inputs to logits, with its optimizer.
         loss: Returns the loss of each picture.
         replicas: Those that share a batch.
+        groups: Groups of pictures of a replica that gradients are summed by; None for no such.
         jit_compile: Whether XLA compiles the step.
     """
-    work = train_step(trainer, loss, replicas)
+    work = train_step(trainer, loss, replicas, groups=groups)
 
     def shared(*values: Any) -> Any:
-        return replicas.run(work, *values)
+        with noting_layers(trainer):
+            return replicas.run(work, *values)
 
     traced = tf.function(shared, autograph=False, jit_compile=jit_compile)
     any_size: dict[bool, Any] = {}
@@ -71,7 +74,12 @@ def _signature(batch: Batch) -> tuple[Any, tf.TensorSpec, tf.TensorSpec]:
 
 
 def many_steps(
-    trainer: keras.Model, loss: Any, replicas: Replicas, *, memory: tuple[np.ndarray, np.ndarray]
+    trainer: keras.Model,
+    loss: Any,
+    replicas: Replicas,
+    *,
+    groups: int | None,
+    memory: tuple[np.ndarray, np.ndarray],
 ) -> Callable[[np.ndarray, np.ndarray], Span]:
     """Returns the function that prepares the steps of an epoch on features in memory.
 
@@ -79,6 +87,7 @@ def many_steps(
         trainer: From features to logits, with its optimizer.
         loss: Returns the loss of each picture.
         replicas: Those that share a batch.
+        groups: Groups of pictures of a replica that gradients are summed by; None for no such.
         memory: The features, `(rows, ...)`, and the targets, `(pictures, classes)`.
 
     Returns:
@@ -86,7 +95,7 @@ def many_steps(
         step, `(replicas, steps, replica_size, 2)`, and of the number of pictures of each step.
     """
     features, targets = map(tf.constant, memory)
-    step = train_step(trainer, loss, replicas)
+    step = train_step(trainer, loss, replicas, groups=groups)
 
     def work(shares: tf.Tensor, number: tf.Tensor, others: tuple[Any, Any]) -> Any:
         counts, stop = others
@@ -103,7 +112,8 @@ def many_steps(
             return number + 1, totals + replicas.run(work, shares, number, others)
 
         start = (first, tf.zeros(3))
-        return tf.while_loop(lambda number, _: number < last, one, start, parallel_iterations=1)[1]
+        with noting_layers(trainer):
+            return tf.while_loop(lambda n, _: n < last, one, start, parallel_iterations=1)[1]
 
     traced = tf.function(run_steps, autograph=False)
 
@@ -119,7 +129,7 @@ def many_steps(
     return prepare
 
 
-def train_step(trainer: keras.Model, loss: Any, replicas: Replicas) -> Step:
+def train_step(trainer: keras.Model, loss: Any, replicas: Replicas, *, groups: int | None) -> Step:
     """Returns the function that a replica runs: gradients, one update of the weights, totals.
 
     The gradient is that of the mean loss over all pictures of the batch, in whatever replica,
@@ -129,6 +139,7 @@ def train_step(trainer: keras.Model, loss: Any, replicas: Replicas) -> Step:
         trainer: From the inputs to logits, with its optimizer.
         loss: Returns the loss of each picture.
         replicas: Those that share a batch.
+        groups: Groups of pictures of a replica that gradients are summed by; None for no such.
 
     Returns:
         The step: it takes the share of the replica, whose `weights` are None if it has nothing
@@ -140,14 +151,16 @@ def train_step(trainer: keras.Model, loss: Any, replicas: Replicas) -> Step:
 
     def step(batch: Batch, count: Any, stop: Any) -> tf.Tensor:
         with tf.GradientTape() as tape, weighting(batch.weights):
-            logits = trainer(batch.network_inputs, training=True)
+            summed = WeightGradients(tape, groups)
+            with summed.watching():
+                logits = trainer(batch.network_inputs, training=True)
             losses = batch.weighted(loss(batch.targets, logits))
             objective = tf.reduce_sum(losses) / count
             if trainer.losses:
                 objective += tf.add_n(trainer.losses) / replicas.count
             scaled = optimizer.scale_loss(objective)
         variables = trainer.trainable_variables
-        gradients = replicas.gradients(tape.gradient(scaled, variables))
+        gradients = replicas.gradients(summed.of(scaled, variables))
         optimizer.apply(gradients, variables)
         if own_statistics:
             _share_statistics(own_statistics, batch, replicas)

@@ -1,0 +1,105 @@
+"""Gradients are summed group by group: the usual ones, and the same bits for any split."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from resnet_keras import build_resnet, freeze, unfreeze
+from resnet_keras.batch_norm import BatchNorm
+from resnet_keras.batch_statistics import weighting
+from resnet_keras.distribution.tree_sum import tree_sum
+from resnet_keras.precision import computing_in
+from resnet_keras.training.weight_gradients import WeightGradients, noting_layers
+
+PICTURES, GROUPS = 16, 4
+
+
+def varied_network():
+    """Returns a network with each way in which weights meet pictures, one of them twice."""
+    inputs = keras.Input((12, 12, 4))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", name="strided")(inputs)
+    x = BatchNorm(fixed_statistics=True, name="fixed")(x)
+    x = layers.Conv2D(8, 3, padding="same", groups=2, activation="relu", name="grouped")(x)
+    x = layers.Conv2D(8, 3, padding="same", dilation_rate=2, use_bias=False, name="dilated")(x)
+    x = BatchNorm(synchronized=True, name="counting")(x)
+    shared = layers.Conv2D(8, 1, kernel_regularizer=keras.regularizers.L2(0.1), name="shared")
+    x = layers.ReLU()(shared(shared(x)))
+    x = layers.Conv2D(16, 1, strides=2, name="sampled")(x)
+    inner = keras.Input(x.shape[1:])
+    pooled = layers.GlobalAveragePooling2D()(inner)
+    hidden = layers.Dense(8, activation="gelu", name="hidden")(pooled)
+    outputs = layers.Dense(3, name="logits")(hidden)
+    return keras.Model(inputs, keras.Model(inner, outputs, name="nested")(x))
+
+
+def drawn(shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def gradients(network, pictures, groups, *, weights=None, compiled=False):
+    @tf.function(jit_compile=compiled)
+    def compute(values):
+        with tf.GradientTape() as tape, weighting(weights):
+            summed = WeightGradients(tape, groups)
+            with noting_layers(network), summed.watching():
+                logits = network(values, training=True)
+            errors = tf.reduce_sum(tf.sin(logits), axis=1)
+            total = tf.reduce_sum(errors if weights is None else errors * weights)
+            total += tf.add_n(network.losses) if network.losses else 0.0
+        return summed.of(total, network.trainable_variables)
+
+    return compute(pictures)
+
+
+def names_of(network):
+    return [variable.path for variable in network.trainable_variables]
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["", "XLA"])
+@pytest.mark.parametrize("weights", [None, np.repeat(np.float32([1, 0]), [13, 3])])
+def test_they_are_the_usual_gradients(weights, compiled):
+    keras.utils.set_random_seed(0)
+    network = varied_network()
+    pictures = drawn((PICTURES, 12, 12, 4))
+    usual = gradients(network, pictures, None, weights=weights)
+    found = gradients(network, pictures, GROUPS, weights=weights, compiled=compiled)
+    for name, gradient, expected in zip(names_of(network), found, usual, strict=True):
+        assert gradient.dtype == expected.dtype
+        assert np.abs(expected).max() > 1e-4, name
+        np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_sum_up_to_the_same_bits(precision, replicas):
+    keras.utils.set_random_seed(0)
+    network = build_resnet(50, num_classes=3, width=0.25)
+    freeze(network, through="stage2")
+    unfreeze(network, start="stage3", batch_norm="affine")
+    pictures = drawn((8 * GROUPS, 64, 64, 3)) * 100
+    parts = pictures.reshape(GROUPS // replicas, replicas, 8, 64, 64, 3).swapaxes(0, 1)
+    with computing_in(network, precision):
+        whole = gradients(network, pictures, GROUPS)
+        shares = [
+            gradients(network, share.reshape(-1, 64, 64, 3), GROUPS // replicas) for share in parts
+        ]
+    for name, expected, *split in zip(names_of(network), whole, *shares, strict=True):
+        np.testing.assert_array_equal(tree_sum(split), expected, err_msg=name)
+
+
+def test_layers_are_as_they_were():
+    network = varied_network()
+    with noting_layers(network):
+        assert "call" in vars(network.get_layer("strided"))
+    assert not any("call" in vars(layer) for layer in network.layers)
+
+
+def test_a_tree_is_not_put_into_another_order():
+    # 1 vanishes beside 1e8: (a + c) + (b + d) is 2, and any other order gives another number.
+    values = [tf.fill((4, 16), value) for value in (1e8, 1.0, -1e8, 1.0)]
+    found = tf.function(lambda *given: tree_sum([each * 1.0 for each in given]))(*values)
+    np.testing.assert_array_equal(found, np.full((4, 16), 2.0))
+    odd = tree_sum([tf.constant(value) for value in (1e8, 1.0, -1e8)])
+    assert float(odd) == 1.0
