@@ -141,7 +141,7 @@ def batch_statistics(
     count = ops.sum(counts, axis=0)
     mean = ops.sum(counts * means, axis=0) / _divisor(count)
     # Replicas are merged by the distance of their means: no digits are lost if these are large.
-    squares = rows[:, channels + 1 :] + counts * ops.square(means - mean)
+    squares = rows[:, channels + 1 :] + counts * _squares(means, mean)
     return Statistics(count, mean, ops.sum(squares, axis=0) / _divisor(count))
 
 
@@ -201,7 +201,7 @@ def _rows(features: Any, axis: int, weights: Any) -> Any:
     size = ops.cast(math.prod(shape[n] for n in positions), dtype)
     weights = ops.ones(shape[:1], dtype) if weights is None else ops.cast(weights, dtype)
     mean = ops.mean(features, axis=positions, keepdims=True) if positions else features
-    squares = ops.square(features - mean)
+    squares = _squares(features, mean)
     squares = ops.sum(squares, axis=positions) if positions else squares
     means = ops.cast(ops.reshape(mean, (-1, features.shape[axis])), dtype)
     pictures = weights[:, None], means, ops.cast(squares, dtype)
@@ -212,9 +212,17 @@ def _rows(features: Any, axis: int, weights: Any) -> Any:
 def _row(weights: Any, means: Any, squares: Any, *, size: Any) -> Any:
     count = ops.sum(weights)
     mean = ops.sum(means * weights, axis=0) / _divisor(count)
-    squares = squares + size * ops.square(means - mean)
+    squares = squares + size * _squares(means, mean)
     squares = ops.sum(squares * weights, axis=0)
     return ops.concatenate([ops.reshape(count * size, (1,)), mean, squares], axis=0)
+
+
+def _squares(values: Any, mean: Any) -> Any:
+    """Returns squared distances from the mean of the values.
+
+    The sum of the distances is 0, so the gradient with respect to the mean is nothing but rounding.
+    """
+    return ops.square(values - ops.stop_gradient(mean))
 
 
 def wide_dtype() -> str:
