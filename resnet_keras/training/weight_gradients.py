@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.distribution.tree_sum import tree_sum
+from resnet_keras.training.layer_calls import calling_layers
 from resnet_keras.weight_uses import Notes, Use, constant, current_notes, noting
 
 
@@ -62,35 +62,12 @@ def _summed(use: Use, error: tf.Tensor, groups: int) -> list[tf.Tensor]:
     return [tree_sum(group) for group in zip(*parts, strict=True)]
 
 
-@contextlib.contextmanager
-def noting_layers(trainer: keras.Model) -> Iterator[None]:
+def noting_layers(trainer: keras.Model) -> contextlib.AbstractContextManager[None]:
     """Makes the layers of a network note their uses of weights inside the block.
 
     It goes around all replicas, whose traces take turns.
     """
-    layers = [layer for layer in _leaves(trainer) if _is_noted(layer)]
-    for layer in layers:
-        layer.call = functools.partial(_call, layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.call
-
-
-def _leaves(layer: Any) -> Iterator[Any]:
-    if not isinstance(layer, keras.Model):
-        yield layer
-        return
-    for inner in layer.layers:
-        yield from _leaves(inner)
-
-
-def _is_noted(layer: Any) -> bool:
-    """Returns whether what a layer makes of a picture depends on that picture alone."""
-    fixed = isinstance(layer, BatchNorm) and layer.fixed_statistics
-    kinds = (keras.layers.Conv2D, keras.layers.Dense)
-    return bool(layer.trainable_variables) and (fixed or isinstance(layer, kinds))
+    return calling_layers(trainer, _call)
 
 
 def _call(layer: Any, inputs: tf.Tensor, **options: Any) -> tf.Tensor:
