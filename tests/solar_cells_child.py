@@ -16,10 +16,9 @@ from elpv_dataset.utils import load_dataset
 from resnet_keras import Phase, build_resnet, fine_tune, load_images, weights_info
 from tests.named_weights import named_weights
 
-# One draw of pictures. Here statistics summed in float32 move losses on JAX by 3e-4, and devices
-# that round otherwise than one alone move weights by as much. With other draws (4, for one) a last
-# bit still turns a ReLU on or off, and weights differ by 1e-3.
-SEED = 1
+# One draw of pictures. Here a last bit soon turns a ReLU on or off: devices that round otherwise
+# than one alone move weights by 1e-3.
+SEED = 4
 
 
 def load_data():

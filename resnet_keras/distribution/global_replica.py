@@ -48,7 +48,7 @@ class GlobalReplica(Replicas):
         return self._distribution.num_model_replicas if self._distribution else 1
 
     def groups(self, batch_size: int) -> int | None:
-        """Returns None: the order of sums is left to XLA."""
+        """Returns None: a step finds the groups of its pictures by itself."""
         return None
 
     def split(self, values: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ import keras
 import numpy as np
 from jax import numpy as jnp
 
-from resnet_keras.batch_statistics import weighting
+from resnet_keras.batch_statistics import weighting, wide_dtype
 from resnet_keras.distribution.compiled import shared_size
 from resnet_keras.distribution.global_replica import GlobalReplica
 from resnet_keras.training.feed import Batch
+from resnet_keras.training.jax_gradients import is_on_cpu, summing_by_group
 
 # The values of what trains, of all else in the network, and of the optimizer.
 Values = tuple[list[Any], list[Any], list[Any]]
@@ -39,14 +41,15 @@ def one_step(
         trainer: From the inputs to logits, with its optimizer.
         loss: Returns the loss of each picture.
         replica: The devices that share a batch.
-        groups: None; the order of sums is that of XLA.
+        groups: None: a step finds the groups of its pictures by itself.
         jit_compile: Whether XLA compiles the step, as it always does on JAX.
     """
     state = _State(trainer, train_step(trainer, loss), replica)
 
     def run(batch: Batch, count: int, stop: float) -> np.ndarray:
         pictures = len(batch.targets)
-        if batch.weights is None and shared_size(pictures, replica.devices) > pictures:
+        fills = shared_size(pictures, replica.devices) > pictures
+        if batch.weights is None and (fills or is_on_cpu(trainer)):
             batch = batch._replace(weights=np.ones(pictures, np.float32))
         totals = state.run(replica.split(batch), np.float32(count))
         return np.append(totals, stop)
@@ -68,7 +71,7 @@ def many_steps(
         trainer: From features to logits, with its optimizer.
         loss: Returns the loss of each picture.
         replica: The devices that share a batch.
-        groups: None; the order of sums is that of XLA.
+        groups: None: a step finds the groups of its pictures by itself.
         memory: The features, `(rows, ...)`, and the targets, `(pictures, classes)`.
 
     Returns:
@@ -119,13 +122,14 @@ def train_step(trainer: keras.Model, loss: Any) -> Step:
         trainer: From the inputs to logits, with its optimizer.
         loss: Returns the loss of each picture.
     """
-    optimizer = trainer.optimizer
+    optimizer, on_cpu = trainer.optimizer, is_on_cpu(trainer)
 
     def step(values: Values, batch: Batch, count: Any) -> tuple[Values, Any]:
         trained, others, moments = values
 
         def objective(trained: list[Any]) -> tuple[Any, tuple[list[Any], Any]]:
-            with weighting(batch.weights):
+            by_group = summing_by_group(trainer, trained) if on_cpu else contextlib.nullcontext()
+            with weighting(batch.weights), by_group:
                 logits, moved, penalties = trainer.stateless_call(
                     trained, others, batch.network_inputs, training=True, return_losses=True
                 )
@@ -133,7 +137,8 @@ def train_step(trainer: keras.Model, loss: Any) -> Step:
             total = jnp.sum(losses) / count + sum(penalties)
             right = jnp.argmax(logits, axis=-1) == jnp.argmax(batch.targets, axis=-1)
             right = batch.weighted(right.astype(jnp.float32))
-            return optimizer.scale_loss(total), (moved, jnp.stack([losses.sum(), right.sum()]))
+            totals = jnp.stack([losses, right]).astype(wide_dtype()).sum(axis=1)
+            return optimizer.scale_loss(total), (moved, totals)
 
         gradients, (others, totals) = jax.grad(objective, has_aux=True)(trained)
         trained, moments = optimizer.stateless_apply(moments, gradients, trained)
