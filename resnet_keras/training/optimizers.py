@@ -18,7 +18,7 @@ from resnet_keras.training.one_pass import ONE_PASS
 
 # A random head needs larger steps than stages that are already trained. On solar cells and digits
 # Adam was no better at 5e-4 with frozen statistics; by those of the batch it lost what the head had
-# learned. Last bits in which replicas differ also grow with the rate.
+# learned.
 LEARNING_RATES = {
     "adamw": {"head": 1e-3, "stages": 2e-4},
     "sgd": {"head": 0.1, "stages": 0.01},

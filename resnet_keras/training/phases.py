@@ -113,8 +113,8 @@ def fine_tune(
             shapes are static.
         strategy: Devices and processes that train together, as `get_strategy` returns or names
             them; on JAX, also a `keras.distribution.DataParallel`. The data's `batch_size` is that
-            of all of them together, and what they compute is what one device would, but for the
-            last bits.
+            of all of them together, and what they compute is what one device would: to the bit
+            on CPUs where they are two or four, on JAX eight too, else but for rounding.
         jit_compile: Whether XLA compiles the steps, all of one shape then; None for on a GPU, and
             on JAX, which cannot do without.
         monitor: Metric of the validation part that decides which epoch is the best.
