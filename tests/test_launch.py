@@ -338,16 +338,32 @@ def test_what_would_fail_again_ends_at_once_with_its_own_sentence(started, tmp_p
     assert (ended, said) == (code, ["error: No picture."])
 
 
-def test_what_the_screen_shows_is_not_said_again(started, tmp_path, capfd):
-    said = Said()
-    program = fails(3, "error: No picture.\n")
+def test_an_error_is_said_once_whoever_has_it(started, tmp_path, capfd):
+    program = fails(3, "Reading.\n", "error: No picture.\n", "More.\n")
     for programs in ((program, SLEEPS), (program, "import time; time.sleep(1)\n" + program)):
+        said = Said()
         assert supervise(
             lambda _, programs=programs: started(*programs), log_dir=tmp_path, max_restarts=5,
             say=said,
         ) == 3  # fmt: skip
-        assert capfd.readouterr().err == "error: No picture.\n"
-    assert said == []
+        assert capfd.readouterr().err == "Reading.\nMore.\n"
+        assert said == ["error: No picture."]
+        assert "error: No picture.\n" in (tmp_path / "worker-0.log").read_text()
+
+
+def test_the_error_that_follows_from_the_loss_of_another_stays_in_the_log(started, tmp_path, capfd):
+    log = tmp_path / "worker-0.log"
+    follows = f"import sys; sys.stderr.write('error: Lost.\\n'); sys.stderr.flush()\n{SLEEPS}"
+    killed = (
+        "import os, pathlib, signal, time\n"
+        f"while 'Lost' not in pathlib.Path({str(log)!r}).read_text(): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    said = Said()
+    supervise(lambda _: started(follows, killed), log_dir=tmp_path, max_restarts=0, say=said)
+    of_one = tmp_path / "worker-1.log"
+    assert said == [f"error: worker 1 was killed by signal 9 (Killed); its log is {of_one}"]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_final_code_without_a_sentence_gets_one(started, tmp_path):

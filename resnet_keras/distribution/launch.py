@@ -11,6 +11,7 @@ from pathlib import Path
 from resnet_keras.distribution.cluster import VARIABLE, Cluster
 from resnet_keras.distribution.processes import Command, Ending, run_workers
 from resnet_keras.distribution.rendezvous import open_port
+from resnet_keras.distribution.screen import ERROR
 
 # Usage, data, weights, a diverged loss and the export: they would fail again.
 FINAL_CODES = frozenset({2, 3, 4, 5, 7})
@@ -46,8 +47,7 @@ def supervise(
         if ending.worker is None:
             break
         if ending.code in FINAL_CODES or restart == max_restarts:
-            if sentence := _last_sentence(ending, restart):
-                say(sentence)
+            say(_last_sentence(ending, restart))
             break
         say(f"{_fate(ending)}; restart {restart + 1} of {max_restarts}")
     return ending.code
@@ -89,8 +89,8 @@ def supervise_search(
         return True
 
     ending = run_workers(commands, log_dir=log_dir, again=again)
-    if ending.worker is not None and (sentence := _last_sentence(ending, restarts)):
-        say(sentence)
+    if ending.worker is not None:
+        say(_last_sentence(ending, restarts))
     return ending.code
 
 
@@ -159,14 +159,13 @@ def _fate(ending: Ending) -> str:
     return f"{who} ended with exit code {ending.status}"
 
 
-def _last_sentence(ending: Ending, restarts: int) -> str | None:
-    """Returns what is left to say: the worker's own error where the screen does not show it."""
+def _last_sentence(ending: Ending, restarts: int) -> str:
+    """Returns what is left to say: the worker's own error, which the screen does not show."""
     own = _error_line(ending.log)
-    shown = own is not None and own == _error_line(ending.screen)
     if own and ending.code in FINAL_CODES:
-        return None if shown else own
+        return own
     after = f" after {restarts} restart{'s' * (restarts > 1)}" if restarts else ""
-    said = f" ({own.removeprefix('error:').strip().rstrip('.')})" if own and not shown else ""
+    said = f" ({own.removeprefix(ERROR).strip().rstrip('.')})" if own else ""
     return f"error: {_fate(ending)}{after}{said}; its log is {ending.log}"
 
 
@@ -177,4 +176,4 @@ def _error_line(log: Path | None) -> str | None:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _LOG_END))
         lines = file.read().decode(errors="replace").splitlines()
-    return next((line for line in reversed(lines) if line.startswith("error:")), None)
+    return next((line for line in reversed(lines) if line.startswith(ERROR)), None)

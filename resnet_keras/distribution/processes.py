@@ -52,13 +52,11 @@ class Ending:
             negative number of the signal that killed it or that stopped all.
         worker: Number of the worker that failed first; None if none failed by itself.
         log: What that worker wrote.
-        screen: What the first wrote, which the screen shows.
     """
 
     status: int
     worker: int | None = None
     log: Path | None = None
-    screen: Path | None = None
 
     @property
     def code(self) -> int:
@@ -73,7 +71,7 @@ def run_workers(
 
     Each is a process group of its own, which ends with it, and with this process, however that
     ends. SIGINT and SIGTERM go on to all; a second one kills them. What the first writes appears
-    on the screen as well. Only the main thread may call this.
+    on the screen as well, but for its errors. Only the main thread may call this.
 
     Args:
         commands: One a worker.
@@ -219,7 +217,7 @@ class _Workers:
         return self._ending(*self._failed)
 
     def _ending(self, index: int, status: int) -> Ending:
-        return Ending(status, index, self._log(index), self._log(0))
+        return Ending(status, index, self._log(index))
 
     def _stop(self, number: int) -> None:
         self._send(number if self._signal is None else signal.SIGKILL)

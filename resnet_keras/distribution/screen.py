@@ -1,8 +1,9 @@
-"""Copies what a process writes to the screen and to a file, as it comes."""
+"""Copies what a process writes to a file, and all but its errors to the screen, as it comes."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pty
 import termios
@@ -12,10 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _CHUNK = 1 << 16
+ERROR = "error:"  # begins the sentence with which a process ends
 
 
 def copied(screen: int, log: Path) -> tuple[int, threading.Thread]:
     """Returns where a process may write, and the thread that copies it to screen and log.
+
+    Errors go to the log alone: where one worker is lost all fail, and one sentence tells why.
 
     Args:
         screen: File descriptor; if it is a terminal, the process sees one as well.
@@ -45,8 +49,9 @@ def _copy(source: int, screen: int, log: Path) -> None:
     targets, line = {screen, kept := os.open(log, os.O_WRONLY | os.O_APPEND)}, b""
     with contextlib.suppress(OSError):  # the end of a pseudo-terminal is an error
         while data := os.read(source, _CHUNK):
+            seen = _without_errors(data, line)
             whole, line = _lines(line + data)
-            _write_to(targets, {screen: data, kept: whole})
+            _write_to(targets, {screen: seen, kept: whole})
     _write_to(targets, {kept: line})
     os.close(kept)
     os.close(source)
@@ -56,6 +61,19 @@ def _lines(data: bytes) -> tuple[bytes, bytes]:
     """Returns what ends with a line, as every look of a progress bar does, and the rest."""
     end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
     return data[:end], data[end:]
+
+
+def _without_errors(data: bytes, begun: bytes) -> bytes:
+    """Returns what is no part of an error.
+
+    Args:
+        data: What comes.
+        begun: What is there of its first line already.
+    """
+    lines = data.splitlines(keepends=True)
+    starts = [begun + lines[0], *lines[1:]]
+    shown = (not start.startswith(ERROR.encode()) for start in starts)
+    return b"".join(itertools.compress(lines, shown))
 
 
 def _write_to(targets: set[int], parts: Mapping[int, bytes]) -> None:
