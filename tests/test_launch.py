@@ -351,6 +351,16 @@ def test_an_error_is_said_once_whoever_has_it(started, tmp_path, capfd):
         assert "error: No picture.\n" in (tmp_path / "worker-0.log").read_text()
 
 
+def test_an_error_that_comes_in_pieces_is_none_the_less_one(started, tmp_path, capfd):
+    write = "sys.stderr.write({!r}); sys.stderr.flush(); time.sleep(0.2)"
+    pieces = ("seen\nerror: No pic", "ture", ".\nerror? no\n")
+    program = "; ".join(["import sys, time", *map(write.format, pieces), "sys.exit(3)"])
+    said = Said()
+    supervise(lambda _: started(program, SLEEPS), log_dir=tmp_path, max_restarts=0, say=said)
+    assert capfd.readouterr().err == "seen\nerror? no\n"
+    assert said == ["error: No picture."]
+
+
 def test_the_error_that_follows_from_the_loss_of_another_stays_in_the_log(started, tmp_path, capfd):
     log = tmp_path / "worker-0.log"
     follows = f"import sys; sys.stderr.write('error: Lost.\\n'); sys.stderr.flush()\n{SLEEPS}"

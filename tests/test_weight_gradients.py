@@ -71,6 +71,20 @@ def test_they_are_the_usual_gradients(weights, compiled):
         np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_other_weights_of_a_layer_than_kernel_and_bias_have_theirs_too(use_bias):
+    inputs = keras.Input((4,))
+    adapted = layers.Dense(3, use_bias=use_bias)
+    network = keras.Model(inputs, adapted(inputs))
+    adapted.enable_lora(2)
+    adapted.lora_kernel_b.assign(drawn((2, 3)))
+    pictures = drawn((PICTURES, 4))
+    usual = gradients(network, pictures, None)
+    found = gradients(network, pictures, GROUPS)
+    for gradient, expected in zip(found, usual, strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_replicas_sum_up_to_the_same_bits(precision, replicas):

@@ -16,8 +16,8 @@ from resnet_keras.batch_norm import BatchNorm
 def calling_layers(trainer: keras.Model, call: Callable[..., Any]) -> Iterator[None]:
     """Calls layers of a network in another way inside the block.
 
-    These are the layers with weights that train, in which what becomes of a picture depends on
-    that picture alone.
+    These are convolutions and Dense layers whose kernel trains, and batch norms that train with
+    fixed statistics: what becomes of a picture there depends on that picture alone.
 
     Args:
         trainer: The network, however nested.
@@ -42,6 +42,10 @@ def _leaves(layer: Any) -> Iterator[Any]:
 
 
 def _is_of_pictures(layer: Any) -> bool:
-    fixed = isinstance(layer, BatchNorm) and layer.fixed_statistics
-    kinds = (keras.layers.Conv2D, keras.layers.Dense)
-    return bool(layer.trainable_variables) and (fixed or isinstance(layer, kinds))
+    trained = len(layer.trainable_variables)
+    if isinstance(layer, BatchNorm):
+        return trained > 0 and layer.fixed_statistics
+    # With LoRA others train in the place of the kernel.
+    return isinstance(layer, keras.layers.Conv2D | keras.layers.Dense) and (
+        trained == 1 + layer.use_bias
+    )
