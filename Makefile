@@ -31,14 +31,13 @@ lint: setup
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
 
-# Against torch, timm and JAX themselves; they are large, so nothing else installs them.
+# Against torch and timm themselves; they are large, so nothing else installs them.
 test-references: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  --constraint constraints.txt torch timm jax
+	  --constraint constraints.txt torch timm
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_parity.py tests/test_architectures.py \
 	  tests/test_weights_readers.py tests/test_weights_layouts.py tests/test_weights_published.py \
-	  tests/test_weights_registry.py tests/test_preprocessing.py tests/test_jax.py \
-	  tests/test_solar_cells_shared.py tests/test_recipes.py
+	  tests/test_weights_registry.py tests/test_preprocessing.py
 
 wheel: setup
 	$(BIN)/python -m build

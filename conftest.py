@@ -1,6 +1,5 @@
 """The same kernels for every test on whatever CPU, and the public names in every doctest."""
 
-import importlib.util
 import os
 from typing import Any
 
@@ -8,8 +7,6 @@ import pytest
 
 # Where a CPU multiplies bfloat16, "auto" would choose it, and with it other digits.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-# What only JAX can import.
-collect_ignore = [] if importlib.util.find_spec("jax") else ["resnet_keras/training/jax_step.py"]
 
 
 @pytest.fixture(autouse=True)

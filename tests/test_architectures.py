@@ -274,7 +274,6 @@ json.dump(logits, sys.stdout)
 
 @pytest.mark.slow
 def test_jax_gives_the_logits_of_timm():
-    pytest.importorskip("jax")
     from tests.test_parity import GOLDEN, TOLERANCE
 
     done = subprocess.run(

@@ -362,5 +362,4 @@ def on_jax():
 
 
 def test_jax_weights_pictures_too():
-    pytest.importorskip("jax")
     finish(child("from tests.test_batch_norm import on_jax; on_jax()", KERAS_BACKEND="jax"))

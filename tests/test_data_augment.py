@@ -282,7 +282,6 @@ np.save(sys.argv[1], run(Augmentation(**STRONG), make_arrays(2, count=8, size=24
 
 @pytest.mark.slow
 def test_jax_changes_pictures_alike(pictures, tmp_path):
-    pytest.importorskip("jax")
     subprocess.run(
         [sys.executable, "-c", _ON_ANOTHER_BACKEND, str(tmp_path / "changed.npy")],
         env={**os.environ, "KERAS_BACKEND": "jax"},

@@ -1,4 +1,4 @@
-"""Fine-tuning on JAX: on eight devices as on one, and as on TensorFlow; `make test-references`.
+"""Fine-tuning on JAX: on eight devices as on one, and as on TensorFlow.
 
 The references are TensorFlow, whose own tests compare it with plain formulas, and one device.
 """
@@ -14,7 +14,6 @@ import pytest
 from resnet_keras.weights import read_weights
 from tests.test_resume import assert_equal_bits, wait_for_epoch
 
-pytest.importorskip("jax")
 pytestmark = pytest.mark.slow  # XLA compiles each step for seconds
 
 DEVICES = 8

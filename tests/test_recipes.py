@@ -107,7 +107,6 @@ def test_the_program_for_tpus_trains_in_static_shapes_on_a_cpu(photos, tmp_path)
 
 @pytest.mark.slow
 def test_the_program_for_tpus_shares_a_batch_between_devices_of_jax(photos, tmp_path):
-    pytest.importorskip("jax")
     run = start(
         "recipes.tpu", photos, "--strategy", "auto", "--image-size", 64, "--batch-per-core", 8,
         "--epochs", 1, "--run-dir", tmp_path / "run", KERAS_BACKEND="jax",

@@ -1,6 +1,5 @@
 """Two logical devices of TensorFlow, and eight of JAX, end at the bits of one on solar cells."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -10,9 +9,6 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow
-
-LACKS_JAX = not importlib.util.find_spec("jax")
-ON_JAX = pytest.mark.skipif(LACKS_JAX, reason="JAX is not installed")
 
 
 def start(folder, backend, batch_norm, devices):
@@ -36,9 +32,7 @@ def finish(process, folder, shared):
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "synchronized"])
-@pytest.mark.parametrize(
-    ("backend", "devices"), [("tensorflow", 2), pytest.param("jax", 8, marks=ON_JAX)]
-)
+@pytest.mark.parametrize(("backend", "devices"), [("tensorflow", 2), ("jax", 8)])
 def test_devices_that_share_batches_train_as_one(tmp_path, backend, devices, batch_norm):
     folders = {number: tmp_path / str(number) for number in (1, devices)}
     started = [start(folder, backend, batch_norm, number) for number, folder in folders.items()]
