@@ -4,38 +4,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras import layers
 
 from resnet_keras import build_resnet, freeze, unfreeze
-from resnet_keras.batch_norm import BatchNorm
 from resnet_keras.batch_statistics import weighting
 from resnet_keras.distribution.tree_sum import tree_sum
 from resnet_keras.precision import computing_in
 from resnet_keras.training.weight_gradients import WeightGradients, noting_layers
+from tests.varied_network import drawn, varied_network
 
 PICTURES, GROUPS = 16, 4
-
-
-def varied_network():
-    """Returns a network with each way in which weights meet pictures, one of them twice."""
-    inputs = keras.Input((12, 12, 4))
-    x = layers.Conv2D(8, 3, strides=2, padding="same", name="strided")(inputs)
-    x = BatchNorm(fixed_statistics=True, name="fixed")(x)
-    x = layers.Conv2D(8, 3, padding="same", groups=2, activation="relu", name="grouped")(x)
-    x = layers.Conv2D(8, 3, padding="same", dilation_rate=2, use_bias=False, name="dilated")(x)
-    x = BatchNorm(synchronized=True, name="counting")(x)
-    shared = layers.Conv2D(8, 1, kernel_regularizer=keras.regularizers.L2(0.1), name="shared")
-    x = layers.ReLU()(shared(shared(x)))
-    x = layers.Conv2D(16, 1, strides=2, name="sampled")(x)
-    inner = keras.Input(x.shape[1:])
-    pooled = layers.GlobalAveragePooling2D()(inner)
-    hidden = layers.Dense(8, activation="gelu", name="hidden")(pooled)
-    outputs = layers.Dense(3, name="logits")(hidden)
-    return keras.Model(inputs, keras.Model(inner, outputs, name="nested")(x))
-
-
-def drawn(shape):
-    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
 def gradients(network, pictures, groups, *, weights=None, compiled=False):
@@ -74,10 +51,27 @@ def test_they_are_the_usual_gradients(weights, compiled):
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_other_weights_of_a_layer_than_kernel_and_bias_have_theirs_too(use_bias):
     inputs = keras.Input((4,))
-    adapted = layers.Dense(3, use_bias=use_bias)
+    adapted = keras.layers.Dense(3, use_bias=use_bias)
     network = keras.Model(inputs, adapted(inputs))
     adapted.enable_lora(2)
     adapted.lora_kernel_b.assign(drawn((2, 3)))
+    pictures = drawn((PICTURES, 4))
+    usual = gradients(network, pictures, None)
+    found = gradients(network, pictures, GROUPS)
+    for gradient, expected in zip(found, usual, strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+
+
+class Centred(keras.layers.Dense):
+    """A layer in which pictures see each other."""
+
+    def call(self, inputs):
+        return super().call(inputs - keras.ops.mean(inputs, axis=0))
+
+
+def test_layers_in_which_pictures_see_each_other_have_the_usual_gradients():
+    inputs = keras.Input((4,))
+    network = keras.Model(inputs, Centred(3)(inputs))
     pictures = drawn((PICTURES, 4))
     usual = gradients(network, pictures, None)
     found = gradients(network, pictures, GROUPS)

@@ -45,7 +45,6 @@ def _is_of_pictures(layer: Any) -> bool:
     trained = len(layer.trainable_variables)
     if isinstance(layer, BatchNorm):
         return trained > 0 and layer.fixed_statistics
-    # With LoRA others train in the place of the kernel.
-    return isinstance(layer, keras.layers.Conv2D | keras.layers.Dense) and (
-        trained == 1 + layer.use_bias
-    )
+    # Layers that inherit from these may do otherwise; with LoRA the kernel itself does not train.
+    plain = type(layer) in (keras.layers.Conv2D, keras.layers.Dense)
+    return plain and trained == 1 + layer.use_bias
