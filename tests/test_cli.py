@@ -17,7 +17,8 @@ from tests.pictures import break_files, make_tree
 
 
 def call(*arguments, cwd=None):
-    program = "from resnet_keras.cli import main; main()"
+    # As where JAX is not installed.
+    program = "import sys; sys.modules['jax'] = None; from resnet_keras.cli import main; main()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
