@@ -103,7 +103,7 @@ def expected(tmp_path_factory):
     return outcome(folder, "one")
 
 
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_devices_of_a_process_do_what_one_does(expected, tmp_path, devices):
     finish([start("mirrored", tmp_path, OPTIONS | {"devices": devices})])
     assert_same_bits(outcome(tmp_path, "mirrored"), expected)
@@ -133,6 +133,7 @@ def test_two_workers_do_what_one_process_does(expected, tmp_path, kind, exchange
     assert (tmp_path / kind / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_workers_without_common_memory_train_in_bfloat16_too(tmp_path):
     finish(start_workers(2, tmp_path, {"precision": "bfloat16"}, "apart"))
     one, other = (outcome(tmp_path, "apart", index) for index in range(2))

@@ -180,7 +180,7 @@ def test_training_goes_on_where_the_head_was_left(pictures, tmp_path, cache, bat
     assert first["loss"] < 0.2
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("epochs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_run_that_stopped_behind_it_ends_with_the_same_bits(
     pictures, tmp_path, monkeypatch, epochs
 ):

@@ -80,7 +80,7 @@ def test_layers_in_which_pictures_see_each_other_have_the_usual_gradients():
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("replicas", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_replicas_sum_up_to_the_same_bits(precision, replicas):
     keras.utils.set_random_seed(0)
     network = build_resnet(50, num_classes=3, width=0.25)
