@@ -129,9 +129,7 @@ def training_commands(arguments: Sequence[str], *, workers: int) -> list[Command
 def _program(arguments: Sequence[str], workers: int) -> tuple[list[str], dict[str, str]]:
     """Returns what each runs, and the environment that all have."""
     program = [sys.executable, "-P", "-m", "resnet_keras", *arguments]
-    # Two at least where there are two cores: TensorFlow's sums then have the last bits that they
-    # have in one process there, and a worker that waits for another leaves it both.
-    threads = str(max(min(2, _cores()), _cores() // workers))
+    threads = str(max(1, _cores() // workers))
     # Lines appear in the logs when they are written, even if the worker is killed then.
     return program, {"PYTHONUNBUFFERED": "1", **dict.fromkeys(THREADS, threads), **os.environ}
 
